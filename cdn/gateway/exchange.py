@@ -17,7 +17,7 @@ from cdn.semantics.message import Request, Response
 class Content(Protocol):
     """Content that arrives piece by piece: `read` gives b"" once at its end."""
 
-    async def read(self) -> bytes:
+    async def read(self) -> bytes | memoryview:
         """The next piece. Raises `ContentCutShort` where the rest will never come."""
         ...
 
@@ -54,7 +54,8 @@ class Outcome:
     """What log and metrics say of an answer, in the words of RFC 9211.
 
     `cache` is "hit", "stale", a `fwd` reason ("uri-miss", "bypass", …) or "" for the node's own
-    answers; `error` is a Proxy-Status error type or "".
+    answers; `error` is a Proxy-Status error type or ""; `client` is the viewer where a trusted
+    downstream named one.
     """
 
     service: str = ""
@@ -62,6 +63,7 @@ class Outcome:
     error: str = ""
     collapsed: bool = False
     source: str = ""
+    client: str = ""
 
 
 @dataclass(slots=True)

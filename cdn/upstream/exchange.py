@@ -44,8 +44,8 @@ class UpstreamRequest:
 
     `content` is iterated at most once; `content_length` is its length in bytes where the client
     declared one, None for chunked. `tls_name` is the name for SNI and verification, by default
-    the endpoint's host. `client` is the viewer's address: told to shields in Forwarded (RFC 7239), to
-    origins never.
+    the endpoint's host. `client` is the viewer's address: told to shields in Forwarded (RFC 7239),
+    to origins never.
     """
 
     head: Request

@@ -1,0 +1,146 @@
+"""A node from a few flags: the same configuration that a file would give.
+
+Strategy: the flags become the mapping that a file would hold and go through the same models; only
+the problems differ, they name the flag. What a quick node leaves out: one service for any host, and
+an operator, which is a matter for a file.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from cdn.config.addresses import parse_listen, parse_url
+from cdn.config.models import EdgeConfig, ShieldConfig
+from cdn.config.problems import BadValue, ConfigError, Finding, Problem
+from cdn.config.validation import validate
+from cdn.config.values import Context
+
+ADMIN_TOKEN = "CDN_ADMIN_TOKEN"  # noqa: S105 - the name of a variable
+LOOPBACK = ("127.0.0.0/8", "::1/128")
+
+_FLAGS = {
+    "listen": "--listen",
+    "admin": "--admin",
+    "memory": "--memory",
+    "name": "--name",
+    "access_log": "--access-log",
+    "shields": "--shield",
+    "edges": "--edges",
+    "services": "--origin",
+}
+
+C = TypeVar("C", EdgeConfig, ShieldConfig)
+
+
+def quick_edge(
+    *,
+    listen: Sequence[str],
+    origin: str | None = None,
+    shields: Sequence[str] = (),
+    admin: str | None = None,
+    memory: str | None = None,
+    name: str | None = None,
+    access_log: str | None = None,
+    hostname: str,
+    environ: Mapping[str, str],
+) -> EdgeConfig:
+    """An edge for any Host. With shields they are asked, in a ring of equal weights, and the
+    origin only when all of them are lost; without, the origin is. `hostname` is this machine's, for
+    the default name. An `admin` on TCP takes its token from CDN_ADMIN_TOKEN in `environ`.
+    Raises ConfigError."""
+    given = {"name": name, "admin": admin, "memory": memory, "access_log": access_log}
+    raw = _node("edge", listen, origin, hostname, given)
+    raw["shields"] = [{"name": _shield_name(url), "url": url} for url in shields]
+    raw["direct_to_origin"] = origin is not None
+    missing = [] if listen else [_missing("--listen", "--listen 127.0.0.1:8080")]
+    if origin is None and not shields:
+        missing.append(_missing("--origin", "--origin http://127.0.0.1:9000, or --shield URL"))
+    return _finished(EdgeConfig, raw, missing, environ)
+
+
+def quick_shield(
+    *,
+    listen: Sequence[str],
+    origin: str | None,
+    edges: Sequence[str] = LOOPBACK,
+    admin: str | None = None,
+    memory: str | None = None,
+    name: str | None = None,
+    access_log: str | None = None,
+    hostname: str,
+    environ: Mapping[str, str],
+) -> ShieldConfig:
+    """A shield for any Host before one origin. It believes the edges at the prefixes `edges`, by
+    default those on this machine. The rest is as for `quick_edge`. Raises ConfigError."""
+    given = {"name": name, "admin": admin, "memory": memory, "access_log": access_log}
+    raw = _node("shield", listen, origin, hostname, given)
+    raw["edges"] = {"prefixes": list(edges)}
+    missing = [] if listen else [_missing("--listen", "--listen 127.0.0.1:8180")]
+    if origin is None:
+        missing.append(_missing("--origin", "--origin http://127.0.0.1:9000"))
+    return _finished(ShieldConfig, raw, missing, environ)
+
+
+def _node(
+    role: str,
+    listen: Sequence[str],
+    origin: str | None,
+    hostname: str,
+    given: Mapping[str, str | None],
+) -> dict[str, Any]:
+    raw: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    raw["role"] = role
+    raw["listen"] = list(listen)
+    raw.setdefault("name", _default_name(role, listen, hostname))
+    if (admin := given["admin"]) is not None:
+        token = {} if admin.startswith("unix:") else {"token_env": ADMIN_TOKEN}
+        raw["admin"] = {"listen": admin, **token}
+    origins = [] if origin is None else [origin]
+    raw["services"] = [{"name": "default", "hosts": ["*"], "origins": origins}]
+    return raw
+
+
+def _default_name(role: str, listen: Sequence[str], hostname: str) -> str:
+    """`edge-8080-tokyo1`: the port alone would make two machines look like a loop (CDN-Loop)."""
+    try:
+        port = parse_listen(listen[0]).port if listen else 0
+    except BadValue:
+        port = 0  # told as a problem of --listen
+    machine = re.sub(r"[^A-Za-z0-9._-]", "-", hostname.partition(".")[0])
+    return "-".join(filter(None, (role, str(port), machine)))[:64]
+
+
+def _shield_name(url: str) -> str:
+    try:
+        shield = parse_url(url)
+    except BadValue:
+        return "shield"  # told as a problem of --shield
+    return f"{shield.host.replace(':', '_')}-{shield.port}"[-64:]
+
+
+def _missing(flag: str, mend: str) -> Problem:
+    return Problem("", None, flag, "is missing", f"write {mend}")
+
+
+def _finished(
+    model: type[C], raw: Mapping[str, Any], missing: list[Problem], environ: Mapping[str, str]
+) -> C:
+    config, findings = validate(model, raw, Context(Path(), environ))
+    told = {problem.where for problem in missing}
+    problems = missing + [
+        problem for problem in map(_flag_problem, findings) if problem.where not in told
+    ]
+    if config is None or problems:
+        raise ConfigError(problems)
+    return config
+
+
+def _flag_problem(found: Finding) -> Problem:
+    flag = _FLAGS.get(str(found.loc[0]), "--origin")
+    if found.loc == ("admin", "token_env"):
+        what = f"an admin listener on TCP needs a bearer token, and {found.what}"
+        return Problem("", None, flag, what, f"{found.mend}, or write --admin unix:/PATH")
+    return Problem("", None, flag, found.what, found.mend)

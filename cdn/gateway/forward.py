@@ -1,0 +1,61 @@
+"""What goes upstream: the client's request as it is, with what the protocol asks of a proxy.
+
+Strategy: pure functions from one request head to another. Target and Host go up byte for byte;
+a viewer's own claims about who it is are dropped, since upstream would key or trust by them.
+"""
+
+from __future__ import annotations
+
+from cdn.semantics.cache_key import normalize_authority
+from cdn.semantics.delivery import via
+from cdn.semantics.forwarded import cdn_loop
+from cdn.semantics.message import Request
+from cdn.semantics.stored_response import StoredResponse
+from cdn.semantics.validation import CONDITIONS, conditional_request
+
+EDGE_SECRET_FIELD = "CDN-Edge-Secret"  # noqa: S105 - the field's name
+"""By this field, with a shared secret as its value, a shield knows one of its edges."""
+
+_CLAIMS = frozenset(
+    {
+        "forwarded",
+        "x-forwarded-for",
+        "x-forwarded-host",
+        "x-forwarded-proto",
+        "via",
+        "cdn-loop",
+        EDGE_SECRET_FIELD.lower(),
+    }
+)
+
+
+def forwarded_request(request: Request, node: str) -> Request:
+    """`request` with this node added to Via and CDN-Loop, and Host as it was keyed."""
+    fields = request.fields
+    kept = fields.without(_CLAIMS)
+    host = fields.get("host")
+    # RFC 9112 §3.2.2: an absolute-form target has overruled Host; otherwise it stays as it came.
+    if host is None or normalize_authority(request.scheme, host) != request.authority:
+        kept = kept.replacing("Host", request.authority)
+    return request.with_fields(
+        kept.adding(via(fields, node, request.version), cdn_loop(fields, node))
+    )
+
+
+def whole_request(request: Request, validate: StoredResponse | None) -> Request:
+    """Asks for the whole representation, on no condition of the client's: the answer is for all
+    who wait. With `validate`, on condition that it has changed (RFC 9111 §4.3.1)."""
+    fields = request.fields.without(CONDITIONS | {"range"})
+    if validate is not None:
+        fields = conditional_request(fields, validate)
+    return request.with_fields(fields)
+
+
+def rest_request(request: Request, etag: str, position: int, stop: int | None) -> Request:
+    """Asks for bytes [position, stop) of the representation that has this strong entity tag
+    (RFC 9110 §13.1.5)."""
+    last = "" if stop is None else str(stop - 1)
+    fields = request.fields.without(CONDITIONS | {"range"})
+    return request.with_fields(
+        fields.adding(("Range", f"bytes={position}-{last}"), ("If-Range", etag))
+    )

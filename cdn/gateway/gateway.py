@@ -1,0 +1,415 @@
+"""The life of one request: look up, decide, fill or forward, deliver.
+
+Strategy: `answer_now` and `answer` are the one visible pipeline. `reuse.decide` returns the
+decision as data; one `match` here performs it. What may be shared goes through a fill, what may not
+goes straight through. A request waits for others at most twice (once more where it turns out to
+want another variant); whoever waited in vain goes alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import assert_never
+
+from cdn.gateway.answers import from_fill, from_store, passed_on
+from cdn.gateway.background import BackgroundTasks
+from cdn.gateway.exchange import Answer, Exchange
+from cdn.gateway.fill import Arrived, Failed, Freshened, Seat
+from cdn.gateway.filling import Filling, FlightKey, Task, dated
+from cdn.gateway.own_answers import own_error
+from cdn.gateway.services import DeliveryService, ServiceTable
+from cdn.semantics.cache_key import key_of_url, normalize_authority, normalize_target, primary_key
+from cdn.semantics.forwarded import forwarded_client, is_loop, last_forwarded
+from cdn.semantics.invalidation import invalidated_keys
+from cdn.semantics.message import Request, Response
+from cdn.semantics.ranges import parse_range_specs
+from cdn.semantics.reuse import (
+    CACHEABLE_METHODS,
+    Decision,
+    Forward,
+    Fwd,
+    Hit,
+    OnlyIfCachedMiss,
+    ServeStale,
+    decide,
+    stale_on_error,
+)
+from cdn.semantics.validation import freshen, head_matches
+from cdn.semantics.vary import select, variant_key, variant_matches
+from cdn.storage.store import Store, StoredObject
+from cdn.upstream.errors import NoUpstreamLeft, UpstreamError
+from cdn.upstream.exchange import UpstreamResponse
+
+SEEK = 2 << 20
+"""A range that begins further in than this, in bytes, begins no fill of the whole."""
+
+RETRY_AFTER = 10
+"""Seconds told to a client when every upstream is out of service."""
+
+STALE_IF_ERROR = frozenset({500, 502, 503, 504})
+"""What counts as an error for stale-if-error (RFC 5861 §4)."""
+
+
+@dataclass(slots=True)
+class GatewayCounters:
+    """Plain counts, collected at scrape."""
+
+    invalidated: int = 0
+    purged: int = 0
+    stale_on_error: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request that a delivery service will answer; `exchange` as its peer is believed."""
+
+    exchange: Exchange
+    service: DeliveryService
+    key: bytes
+
+    @property
+    def request(self) -> Request:
+        return self.exchange.request
+
+    def task(self, validate: StoredObject | None = None) -> Task:
+        return Task(self.exchange, self.service, self.key, validate)
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """Look again: the store has changed, or the answer was not for this request. `nominated`:
+    what the response turned out to vary on; `alone`: no more waiting for others."""
+
+    nominated: tuple[str, ...] | None = None
+    alone: bool = False
+
+
+class Gateway:
+    """`name` is this node's name in Via, Cache-Status and CDN-Loop. `trusts` tells whether an
+    exchange's peer is one of our own downstream nodes. `services` is swapped whole at reload."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        services: ServiceTable,
+        store: Store,
+        clock: Callable[[], float],
+        background: BackgroundTasks,
+        trusts: Callable[[Exchange], bool] = lambda _: False,
+    ) -> None:
+        self.name = name
+        self.services = services
+        self.trusts = trusts
+        self.counters = GatewayCounters()
+        self.filling = Filling(name, store, clock, background)
+        self._store = store
+        self._clock = clock
+        self._background = background
+
+    # --- the pipeline ---------------------------------------------------------------------------
+
+    def answer_now(self, exchange: Exchange) -> Answer | None:
+        """See `Handler.answer_now`."""
+        asked = self._ask(exchange)
+        if isinstance(asked, Answer):
+            return asked
+        if exchange.content is not None:
+            return None
+        decision, found = self._decide(asked)
+        match decision:
+            case Hit() | ServeStale():
+                return self._finish(asked, self._serve(asked, found, decision))
+            case OnlyIfCachedMiss():
+                return self._only_if_cached(asked)
+            case Forward():
+                return None
+            case _:
+                assert_never(decision)
+
+    async def answer(self, exchange: Exchange) -> Answer:
+        """See `Handler.answer`."""
+        asked = self._ask(exchange)
+        if isinstance(asked, Answer):
+            return asked
+        return self._finish(asked, await self._answer(asked))
+
+    async def _answer(self, asked: Asked) -> Answer:
+        if asked.exchange.content is not None or asked.request.method not in CACHEABLE_METHODS:
+            reason = Fwd.BYPASS if asked.request.method in CACHEABLE_METHODS else Fwd.METHOD
+            return await self._pass_on(asked, reason, None)
+        nominated: tuple[str, ...] | None = None
+        alone = False
+        while True:
+            decision, found = self._decide(asked)
+            match decision:
+                case Hit() | ServeStale():
+                    return self._serve(asked, found, decision)
+                case OnlyIfCachedMiss():
+                    return self._only_if_cached(asked)
+                case Forward(reason=reason, validate=validate):
+                    stale = found if validate is not None else None
+                    if self._goes_through(asked, stale):
+                        return await self._pass_on(asked, reason, found)
+                    flight = None if alone else self._flight(asked, found, nominated)
+                    ended = await self._fill(asked, reason, found, stale, flight)
+                    if isinstance(ended, Answer):
+                        return ended
+                    alone = ended.alone or nominated is not None
+                    nominated = ended.nominated
+                case _:
+                    assert_never(decision)
+
+    def _decide(self, asked: Asked) -> tuple[Decision, StoredObject | None]:
+        variants = self._store.lookup(asked.key)
+        found = select(variants, asked.request.fields)
+        stored = None if found is None else found.response
+        policy = asked.service.policy
+        return decide(asked.request, stored, policy, self._clock(), bool(variants)), found
+
+    # --- who asks, and whom for -----------------------------------------------------------------
+
+    def _ask(self, exchange: Exchange) -> Asked | Answer:
+        if self.trusts(exchange):
+            exchange = _believed(exchange)
+        request = exchange.request
+        service = self.services.match(request.authority)
+        if not request.authority:
+            return self._refuse(exchange, 400, "no Host: say which site the request is for")
+        if service is None:
+            words = f"no delivery service is named {request.authority!r} here"
+            return self._refuse(exchange, 421, words, "destination_not_found")
+        if is_loop(request.fields, self.name):
+            words = "the request came back to where it had been: upstream leads round in a circle"
+            return self._refuse(exchange, 508, words, "proxy_loop_detected")
+        return Asked(exchange, service, primary_key(request))
+
+    def _refuse(
+        self, exchange: Exchange, status: int, words: str, error: str = "http_request_error"
+    ) -> Answer:
+        method = exchange.request.method
+        return own_error(self.name, status, words, self._clock(), error=error, method=method)
+
+    def _finish(self, asked: Asked, answer: Answer) -> Answer:
+        answer.outcome.service = asked.service.name
+        answer.outcome.client = asked.exchange.client
+        return answer
+
+    # --- out of the store -----------------------------------------------------------------------
+
+    def _serve(
+        self, asked: Asked, found: StoredObject | None, decision: Hit | ServeStale
+    ) -> Answer:
+        assert found is not None
+        self._store.touch(found)
+        if isinstance(decision, ServeStale) and decision.revalidate:
+            self._revalidate(asked, found)
+        policy, now = asked.service.policy, self._clock()
+        return from_store(self.name, asked.request, found, found.response, policy, now)
+
+    def _only_if_cached(self, asked: Asked) -> Answer:
+        words = "not stored here, and the request asks for nothing else (only-if-cached)"
+        return own_error(self.name, 504, words, self._clock(), method=asked.request.method)
+
+    def _revalidate(self, asked: Asked, stale: StoredObject) -> None:
+        flight = self._flight(asked, stale, None)
+        if self.filling.is_under_way(flight):
+            return
+        exchange = replace(asked.exchange, send_interim=None)
+        task = Asked(exchange, asked.service, asked.key).task(
+            stale if stale.response.validator else None
+        )
+        seat, _ = self.filling.join(flight, task)
+        self._background.start(_read_for_the_store(seat), "revalidation")
+
+    # --- upstream -------------------------------------------------------------------------------
+
+    def _goes_through(self, asked: Asked, stale: StoredObject | None) -> bool:
+        """Whether the request goes up as it is: HEAD, and ranges that the whole is no way to."""
+        if asked.request.method == "HEAD":
+            return True
+        wanted = asked.request.fields.get("range")
+        if wanted is None or stale is not None:
+            return False
+        if self.filling.marked(asked.key):
+            return True
+        specs = parse_range_specs(wanted)
+        return specs is not None and any(first is None or first > SEEK for first, _ in specs)
+
+    def _flight(
+        self, asked: Asked, found: StoredObject | None, nominated: tuple[str, ...] | None
+    ) -> FlightKey:
+        if nominated is None and (variants := self._store.lookup(asked.key)):
+            latest = found or max(variants, key=lambda variant: variant.response_time)
+            nominated = tuple(name for name, _ in latest.variant)
+        fields = asked.request.fields
+        variant = None if nominated is None else variant_key(nominated, fields)
+        return FlightKey(asked.key, variant, "authorization" in fields)
+
+    async def _fill(
+        self,
+        asked: Asked,
+        reason: Fwd,
+        found: StoredObject | None,
+        stale: StoredObject | None,
+        flight: FlightKey | None,
+    ) -> Answer | Again:
+        """Through a fill: led, joined, or alone where `flight` is None."""
+        task = asked.task(stale)
+        if flight is None or self.filling.marked(asked.key):
+            seat, leads = self.filling.alone(task), True
+        else:
+            seat, leads = self.filling.join(flight, task)
+        seated = False
+        try:
+            head = await seat.head()
+            match head:
+                case Failed(error=error):
+                    return self._failed(asked, found, error)
+                case Freshened(stored=fresh):
+                    if not leads or stale is None:
+                        return Again()
+                    policy, now = asked.service.policy, self._clock()
+                    return from_store(
+                        self.name, asked.request, stale, fresh, policy, now,
+                        fwd=reason, fwd_status=304,
+                    )  # fmt: skip
+                case Arrived():
+                    if (answer := self._instead_of_error(asked, found, head.response)) is not None:
+                        return answer
+                    if not leads and (again := self._not_for(asked, head)) is not None:
+                        return again
+                    seated = True
+                    return from_fill(
+                        self.name, asked.request, seat, head, asked.service.policy, self._clock(),
+                        fwd=reason, leads=leads,
+                    )  # fmt: skip
+                case _:
+                    assert_never(head)
+        finally:
+            if not seated:
+                seat.leave()
+
+    def _not_for(self, asked: Asked, head: Arrived) -> Again | None:
+        """Why a follower cannot have what the leader got."""
+        if not head.shareable:
+            return Again(alone=True)
+        if not variant_matches(head.stored.variant, asked.request.fields):
+            return Again(nominated=tuple(name for name, _ in head.stored.variant))
+        decision = decide(asked.request, head.stored, asked.service.policy, self._clock())
+        return Again(alone=True) if isinstance(decision, Forward) else None
+
+    async def _pass_on(self, asked: Asked, reason: Fwd, found: StoredObject | None) -> Answer:
+        try:
+            response = await self.filling.fetch(asked.task(), asked.request)
+        except UpstreamError as error:
+            return self._failed(asked, found, error)
+        if (answer := self._instead_of_error(asked, found, response.head)) is not None:
+            response.abort()
+            return answer
+        head = dated(response.head, self._clock())
+        # RFC 9111 §4.4: before the answer goes down, nothing outdated is left to be served.
+        for key in invalidated_keys(asked.request, head):
+            self.counters.invalidated += self._remove(key)
+        if asked.request.method == "HEAD" and found is not None and head.status == 200:
+            self._update_by_head(asked, found, head, response)
+        return passed_on(self.name, asked.request, head, response, fwd=reason)
+
+    def _update_by_head(
+        self, asked: Asked, found: StoredObject, head: Response, response: UpstreamResponse
+    ) -> None:
+        # RFC 9111 §4.3.5: a HEAD freshens the stored GET response, or shows that it is outdated.
+        if head_matches(found.response, head, response.length):
+            now = self._clock()
+            asked_at = min(now, asked.exchange.arrived)
+            self._store.freshen(found, freshen(found.response, head, asked_at, now))
+        else:
+            self.counters.invalidated += self._remove(asked.key)
+
+    # --- when upstream fails --------------------------------------------------------------------
+
+    def _instead_of_error(
+        self, asked: Asked, found: StoredObject | None, head: Response
+    ) -> Answer | None:
+        """What is stored, in place of a 5xx that came, where that is allowed."""
+        if head.status not in STALE_IF_ERROR:
+            return None
+        # A shield that got no answer says so in Proxy-Status: then we are disconnected, too.
+        disconnected = "error=" in (head.fields.get("proxy-status") or "")
+        return self._stale(asked, found, disconnected, head.status, "stale-if-error")
+
+    def _failed(self, asked: Asked, found: StoredObject | None, error: UpstreamError) -> Answer:
+        if error.no_head:
+            answer = self._stale(asked, found, True, None, error.proxy_error)
+            if answer is not None:
+                return answer
+        return own_error(
+            self.name,
+            error.status,
+            f"upstream {error}",
+            self._clock(),
+            error=error.proxy_error,
+            method=asked.request.method,
+            retry_after=RETRY_AFTER if isinstance(error, NoUpstreamLeft) else None,
+            source=error.endpoint,
+        )
+
+    def _stale(
+        self,
+        asked: Asked,
+        found: StoredObject | None,
+        disconnected: bool,
+        fwd_status: int | None,
+        detail: str,
+    ) -> Answer | None:
+        request, policy, now = asked.request, asked.service.policy, self._clock()
+        if found is None or request.method not in CACHEABLE_METHODS:
+            return None
+        if stale_on_error(request, found.response, policy, now, disconnected) is None:
+            return None
+        self.counters.stale_on_error += 1
+        self._store.touch(found)
+        return from_store(
+            self.name, request, found, found.response, policy, now,
+            fwd=Fwd.STALE, fwd_status=fwd_status, detail=detail,
+        )  # fmt: skip
+
+    # --- purge ----------------------------------------------------------------------------------
+
+    def purge(self, url: str) -> int:
+        """Removes a URL with all its variants; what is on its way will not be stored. Returns how
+        many stored responses went. Raises ValueError with words for the operator."""
+        _, authority, _ = normalize_target(url)
+        if self.services.match(authority) is None:
+            raise ValueError(f"no delivery service is named {authority!r} here; see cdn status")
+        removed = self._remove(key_of_url(url))
+        self.counters.purged += removed
+        return removed
+
+    def _remove(self, key: bytes) -> int:
+        self.filling.disown(key)
+        return self._store.remove(key)
+
+
+def _believed(exchange: Exchange) -> Exchange:
+    """`exchange` with the viewer's scheme and address as our own downstream node tells them."""
+    told = last_forwarded(exchange.request.fields)
+    request = exchange.request
+    scheme = told.get("proto", "")
+    if scheme in ("http", "https") and scheme != request.scheme:
+        authority = normalize_authority(scheme, request.authority)
+        request = replace(request, scheme=scheme, authority=authority)
+    client = forwarded_client(told["for"]) if told.get("for") else exchange.client
+    return replace(exchange, request=request, client=client)
+
+
+async def _read_for_the_store(seat: Seat) -> None:
+    """Holds a fill open to its end for nobody but the store."""
+    try:
+        head = await seat.head()
+        if isinstance(head, Arrived) and head.reason is None:
+            while await seat.read():
+                pass
+    finally:
+        seat.leave()

@@ -1,0 +1,279 @@
+"""One running node: the parts put together, reloaded, drained.
+
+Strategy: what a reload may not touch (store, connections, listeners, counts) is made once; what it
+replaces (services with their routers, whom to trust) comes out of `assemble` and is swapped whole
+between two requests. A configuration that cannot be read changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from cdn.config.addresses import UnixAddress
+from cdn.config.models import EdgeConfig, NodeConfig, needs_restart
+from cdn.config.problems import ConfigError
+from cdn.control.api import AdminServer
+from cdn.control.protocol import ReloadReport
+from cdn.gateway.background import BackgroundTasks
+from cdn.gateway.exchange import Exchange, Outcome
+from cdn.gateway.gateway import Gateway
+from cdn.gateway.services import ServiceTable
+from cdn.node.assembly import Assemble, Upstreams
+from cdn.node.clock import Clock
+from cdn.node.instruments import Instrumented, declare
+from cdn.observe.access_log import AccessLog, LogRecord
+from cdn.observe.events import EventLog
+from cdn.observe.metrics import Metrics, RequestCounts
+from cdn.semantics.message import Response
+from cdn.storage.memory import MemoryStore
+from cdn.upstream.client import UpstreamClient
+from cdn.upstream.health import HealthTracker
+from cdn.wire.server import Http1Server
+
+DRAIN_LIMIT = 30.0
+"""Seconds that requests in flight get when the node is told to stop."""
+
+Load = Callable[[], NodeConfig]
+"""Reads the configuration again. Raises ConfigError."""
+
+OnRecord = Callable[[LogRecord], None]
+
+
+class Node:
+    """Made on the loop that runs it. `load` is what a reload reads; `events` tells the operator.
+
+    Raises AccessLogUnusable where the access log cannot be opened.
+    """
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        assemble: Assemble,
+        load: Load,
+        *,
+        clock: Clock,
+        events: EventLog,
+        on_record: OnRecord | None = None,
+    ) -> None:
+        self.config = config
+        self.events = events
+        self._assemble = assemble
+        self._load = load
+        self._clock = clock
+        self._on_record = on_record
+        self._reloading = asyncio.Lock()
+        self._reloads = {"ok": 0, "failed": 0}
+        self._started_at = clock.now()
+        monotonic = asyncio.get_running_loop().time
+        self._upstreams = Upstreams(UpstreamClient(monotonic), HealthTracker(monotonic))
+        self._background = BackgroundTasks(events.error)
+        self._store = MemoryStore(config.memory)
+        assembly = assemble(config, self._upstreams)
+        self.gateway = Gateway(
+            name=config.name,
+            services=ServiceTable(assembly.services),
+            store=self._store,
+            clock=clock.now,
+            background=self._background,
+            trusts=assembly.trusts,
+        )
+        self._operator = config.operator if isinstance(config, EdgeConfig) else ""
+        self._log = (
+            AccessLog(config.access_log, node=config.name, operator=self._operator, events=events)
+            if config.access_log
+            else None
+        )
+        self.server = Http1Server(
+            self.gateway,
+            name=config.name,
+            clock=clock.now,
+            date=clock.date,
+            on_finished=self._finished,
+        )
+        self._requests = RequestCounts()
+        self._metrics = self._instrumented()
+        token = config.admin.token if config.admin else None
+        self._admin = AdminServer(token=token, events=events) if config.admin else None
+
+    def _instrumented(self) -> Metrics:
+        config = self.config
+        metrics = Metrics(node=config.name, role=config.role, operator=self._operator)
+        declare(
+            metrics,
+            Instrumented(
+                self._requests, self.server.counters, self.gateway, self._store, self._upstreams
+            ),
+        )
+        metrics.counter(
+            "cdn_reloads_total",
+            "Reloads of the configuration, by whether it could be used.",
+            lambda: {(result,): count for result, count in self._reloads.items()},
+            ("result",),
+        )
+        if self._log is not None:
+            metrics.counters("cdn_access_log", self._log.counts)
+        return metrics
+
+    # --- living and dying -----------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Listens. Raises ListenFailed or AdminUnusable, one line each for the operator."""
+        await self.server.start([(address.host, address.port) for address in self.config.listen])
+        if self._admin is not None and self.config.admin is not None:
+            listen = self.config.admin.listen
+            if isinstance(listen, UnixAddress):
+                await self._admin.start(self, str(listen.path))
+            else:
+                await self._admin.start(self, (listen.host, listen.port))
+
+    async def stop(self, limit: float = DRAIN_LIMIT) -> None:
+        """Drains: no new connections, those in flight finish within `limit` seconds."""
+        if self._admin is not None:
+            self._admin.draining = True
+        await self.server.drain(limit)
+        await self._background.close()
+        await self._upstreams.client.close()
+        if self._admin is not None:
+            await self._admin.stop()
+        if self._log is not None:
+            await self._log.close()
+
+    # --- what operators ask (cdn.control.protocol.Node) -----------------------------------------
+
+    async def reload(self) -> ReloadReport:
+        """See `control.protocol.Node.reload`. Also opens the access log anew."""
+        if self._log is not None:
+            self._log.reopen()
+        async with self._reloading:
+            return await self._reload()
+
+    async def _reload(self) -> ReloadReport:
+        try:
+            config = await asyncio.to_thread(self._load)
+        except ConfigError as error:
+            self._reloads["failed"] += 1
+            messages = [str(problem) for problem in error.problems]
+            for message in messages:
+                self.events.error(f"reload: nothing changed: {message}")
+            return ReloadReport(ok=False, messages=messages)
+        fixed = needs_restart(self.config, config)
+        messages = [f"{key}: has changed, which needs a restart" for key in fixed]
+        for message in messages:
+            self.events.warning(f"reload: {message}")
+        assembly = self._assemble(config, self._upstreams)
+        self.gateway.services = ServiceTable(assembly.services)
+        self.gateway.trusts = assembly.trusts
+        self._reloads["ok"] += 1
+        names = ", ".join(service.name for service in assembly.services)
+        self.events.info(f"reload: ok: services {names}")
+        return ReloadReport(ok=True, messages=messages)
+
+    async def purge(self, url: str) -> int:
+        """See `control.protocol.Node.purge`."""
+        return self.gateway.purge(url)
+
+    def metrics(self) -> bytes:
+        """See `control.protocol.Node.metrics`."""
+        return self._metrics.render()
+
+    def status(self) -> dict[str, Any]:
+        """See `control.protocol.Node.status`."""
+        store, wire, fills = self._store, self.server.counters, self.gateway.filling.counters
+        return {
+            "node": self.config.name,
+            "role": self.config.role,
+            "operator": self._operator,
+            "uptime_seconds": round(self._clock.now() - self._started_at, 3),
+            "listen": [f"{_host(host)}:{port}" for host, port in self.server.addresses],
+            "connections": wire.connections_open,
+            "requests": wire.requests,
+            "store": {
+                "kind": "memory",
+                "objects": store.counters.objects,
+                "bytes": store.counters.bytes,
+                "capacity_bytes": store.capacity,
+                "evictions": store.counters.evictions,
+            },
+            "fills": {
+                "begun": fills.begun,
+                "stored": fills.stored,
+                "cut_short": fills.cut_short,
+            },
+            "services": [
+                {"name": service.name, "hosts": list(service.hosts)}
+                for service in self.gateway.services.services
+            ],
+            "upstreams": [
+                {
+                    "name": state.name,
+                    "usable": state.usable,
+                    "failures": state.failures,
+                    "ejections": state.ejections,
+                }
+                for state in self._upstreams.health.states()
+            ],
+            "reloads": dict(self._reloads),
+        }
+
+    # --- every finished request -----------------------------------------------------------------
+
+    def _finished(
+        self,
+        exchange: Exchange | None,
+        head: Response,
+        outcome: Outcome,
+        sent: int,
+        seconds: float,
+        complete: bool,
+    ) -> None:
+        self._requests.count(outcome.service, outcome.cache, head.status, sent, seconds)
+        if self._log is None and self._on_record is None:
+            return
+        record = self._record(exchange, head, outcome, sent, seconds, complete)
+        if self._log is not None:
+            self._log.append(record)
+        if self._on_record is not None:
+            self._on_record(record)
+
+    def _record(
+        self,
+        exchange: Exchange | None,
+        head: Response,
+        outcome: Outcome,
+        sent: int,
+        seconds: float,
+        complete: bool,
+    ) -> LogRecord:
+        request = None if exchange is None else exchange.request
+        fields = None if request is None else request.fields
+        return LogRecord(
+            time=self._clock.now(),
+            client=outcome.client or ("" if exchange is None else exchange.client),
+            method="" if request is None else request.method,
+            target="" if request is None else request.target,
+            authority="" if request is None else request.authority,
+            scheme="" if request is None else request.scheme,
+            version=(1, 1) if request is None else request.version,
+            status=head.status,
+            content_bytes=sent,
+            referer="" if fields is None else fields.get("referer") or "",
+            user_agent="" if fields is None else fields.get("user-agent") or "",
+            cache_status=head.fields.get("cache-status") or "",
+            outcome=outcome.cache,
+            service=outcome.service,
+            seconds=seconds,
+            complete=complete,
+            source=outcome.source,
+        )
+
+
+def _host(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def stderr_events(name: str, clock: Clock) -> EventLog:
+    """The event log of a node that runs in a process of its own."""
+    return EventLog(name, clock.now, sys.stderr)

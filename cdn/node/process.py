@@ -1,0 +1,65 @@
+"""A node as a process: the loop, the signals, the end.
+
+Strategy: SIGHUP reloads, SIGTERM and SIGINT drain, a second one ends at once. Whatever keeps a node
+from starting is one line on stderr and exit code 1.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+
+import uvloop
+
+from cdn.config.models import NodeConfig
+from cdn.control.api import AdminUnusable
+from cdn.node.assembly import Assemble
+from cdn.node.clock import Clock
+from cdn.node.node import Load, Node, stderr_events
+from cdn.observe.access_log import AccessLogUnusable
+from cdn.wire.server import ListenFailed
+
+
+def run_node(config: NodeConfig, assemble: Assemble, load: Load) -> int:
+    """Runs a node to its end; returns the process's exit code."""
+    try:
+        uvloop.run(_serve(config, assemble, load))
+    except (ListenFailed, AdminUnusable, AccessLogUnusable) as error:
+        print(f"cdn {config.role}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+async def _serve(config: NodeConfig, assemble: Assemble, load: Load) -> None:
+    clock = Clock()
+    events = stderr_events(config.name, clock)
+    node = Node(config, assemble, load, clock=clock, events=events)
+    loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
+    reloads: set[asyncio.Task[object]] = set()
+
+    def reload() -> None:
+        task: asyncio.Task[object] = loop.create_task(node.reload())
+        reloads.add(task)
+        task.add_done_callback(reloads.discard)
+
+    def stop() -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+        stopping.set()
+
+    loop.add_signal_handler(signal.SIGHUP, reload)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    try:
+        await node.start()
+        listening = ", ".join(node.status()["listen"])
+        events.info(f"listening on {listening}")
+        await stopping.wait()
+        events.info("draining: no new connections, those in flight finish")
+    finally:
+        await node.stop()
+    events.info("stopped")

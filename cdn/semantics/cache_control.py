@@ -1,0 +1,178 @@
+"""Cache directives: Cache-Control (RFC 9111 §5.2) and CDN-Cache-Control (RFC 9213).
+
+Strategy: both fields parse into one frozen `CacheControl`; rules read attributes and never text.
+A number that is no number is 0, so that broken freshness means stale (RFC 9111 §4.2.1), and where
+a directive is repeated the first one counts. Results are remembered, since sites repeat
+themselves.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+import http_sf
+
+from cdn.semantics.message import Fields
+
+MAX_DELTA = 2**63 - 1
+"""Longer times count as this many seconds (RFC 9111 §1.2.2 asks for 2^31 at least)."""
+
+_NAME = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_DIRECTIVE = re.compile(
+    rf"[ \t,]*(?P<name>{_NAME})"
+    r"(?P<junk>[^,=\"]*)"
+    r"(?:=(?:\"(?P<quoted>(?:[^\"\\]|\\.)*)\"|(?P<bare>[^,]*)))?"
+    r"[^,]*"
+)
+_SECONDS = re.compile(r"[0-9]+")
+_SKIP_TO_NAME = re.compile(r"[^,]*(?:,|$)")
+
+Argument = str | int | bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class CacheControl:
+    """Directives that were present. Times in seconds; None where a directive is absent."""
+
+    max_age: int | None = None
+    s_maxage: int | None = None
+    no_store: bool = False
+    no_cache: bool = False
+    no_cache_fields: frozenset[str] = frozenset()
+    private: bool = False
+    private_fields: frozenset[str] = frozenset()
+    public: bool = False
+    must_revalidate: bool = False
+    proxy_revalidate: bool = False
+    must_understand: bool = False
+    no_transform: bool = False
+    stale_while_revalidate: int | None = None
+    stale_if_error: int | None = None
+    max_stale: int | None = None
+    min_fresh: int | None = None
+    only_if_cached: bool = False
+
+
+NOTHING_SAID = CacheControl()
+
+
+def _seconds(argument: Argument) -> int:
+    if isinstance(argument, str) and _SECONDS.fullmatch(argument):
+        # RFC 9111 §1.2.2: what is too large to hold counts as the largest that can be held.
+        return int(argument) if len(argument) < 19 else MAX_DELTA
+    if isinstance(argument, int) and not isinstance(argument, bool):
+        return max(0, argument)
+    # RFC 9111 §4.2.1: invalid freshness information means stale.
+    return 0
+
+
+def _field_names(argument: Argument) -> frozenset[str]:
+    text = argument if isinstance(argument, str) else ""
+    return frozenset(name.strip().lower() for name in text.split(",") if name.strip())
+
+
+def _collect(arguments: dict[str, Argument]) -> CacheControl:
+    def flag(name: str) -> bool:
+        return arguments.get(name, False) is not False
+
+    def delta(name: str) -> int | None:
+        return _seconds(arguments[name]) if name in arguments else None
+
+    no_cache_fields = _field_names(arguments.get("no-cache"))
+    private_fields = _field_names(arguments.get("private"))
+    max_stale = delta("max-stale")
+    if max_stale is not None and arguments["max-stale"] in (None, True):
+        max_stale = MAX_DELTA  # RFC 9111 §5.2.1.2: without an argument, of any age
+    return CacheControl(
+        max_age=delta("max-age"),
+        s_maxage=delta("s-maxage"),
+        no_store=flag("no-store"),
+        # The qualified forms forbid only the named fields (RFC 9111 §5.2.2.4, §5.2.2.7).
+        no_cache=flag("no-cache") and not no_cache_fields,
+        no_cache_fields=no_cache_fields,
+        private=flag("private") and not private_fields,
+        private_fields=private_fields,
+        public=flag("public"),
+        must_revalidate=flag("must-revalidate"),
+        proxy_revalidate=flag("proxy-revalidate"),
+        must_understand=flag("must-understand"),
+        no_transform=flag("no-transform"),
+        stale_while_revalidate=delta("stale-while-revalidate"),
+        stale_if_error=delta("stale-if-error"),
+        max_stale=max_stale,
+        min_fresh=delta("min-fresh"),
+        only_if_cached=flag("only-if-cached"),
+    )
+
+
+@lru_cache(maxsize=4096)
+def parse_cache_control(value: str | None) -> CacheControl:
+    """Reads a combined Cache-Control value (RFC 9111 §5.2); never raises.
+
+    Unknown directives are ignored. A known one with stray white space around its "=" has lost its
+    argument.
+    """
+    if not value:
+        return NOTHING_SAID
+    arguments: dict[str, Argument] = {}
+    position = 0
+    while position < len(value):
+        match = _DIRECTIVE.match(value, position)
+        if match is None:  # a list member that begins with no token says nothing
+            skipped = _SKIP_TO_NAME.match(value, position)
+            position = skipped.end() if skipped else len(value)
+            continue
+        position = match.end()
+        quoted, bare = match["quoted"], match["bare"]
+        argument: Argument
+        if quoted is not None:
+            argument = re.sub(r"\\(.)", r"\1", quoted)
+        elif bare is None:
+            argument = None
+        else:
+            # "max-age= 1" is no argument; trailing white space belongs to the list.
+            argument = bare.rstrip(" \t")
+        if match["junk"].strip(" \t") or (match["junk"] and bare is not None):
+            argument = ""
+        arguments.setdefault(match["name"].lower(), argument)
+    return _collect(arguments)
+
+
+@lru_cache(maxsize=1024)
+def parse_targeted(value: str) -> CacheControl | None:
+    """Reads CDN-Cache-Control, a structured Dictionary (RFC 9213 §2.1); None where its syntax is
+    invalid or it is empty, which means: as if the field were not there (§2.2)."""
+    try:
+        members = http_sf.parse(value.encode("latin-1"), tltype="dictionary")
+    except ValueError:
+        return None
+    if not isinstance(members, dict) or not members:
+        return None
+    arguments: dict[str, Argument] = {}
+    for name, member in members.items():
+        # Parameters carry no meaning here (RFC 9213 §2.1): the bare item is the argument.
+        item = member[0] if isinstance(member, tuple) else member
+        if isinstance(item, str | int | bool):
+            arguments[name] = item
+        elif not isinstance(item, list):
+            arguments[name] = ""
+    return _collect(arguments)
+
+
+def response_directives(fields: Fields) -> tuple[CacheControl, bool]:
+    """What governs a response in this cache, and whether it came from a targeted field.
+
+    RFC 9213 §2.2: a valid, non-empty targeted field is used alone; Cache-Control and Expires are
+    then ignored.
+    """
+    targeted = fields.get("cdn-cache-control")
+    if targeted is not None and (directives := parse_targeted(targeted)) is not None:
+        return directives, True
+    return parse_cache_control(fields.get("cache-control")), False
+
+
+def request_directives(fields: Fields) -> CacheControl:
+    """The client's own directives (RFC 9111 §5.2.1). Pragma is deprecated and not read (§5.4)."""
+    return parse_cache_control(fields.get("cache-control"))

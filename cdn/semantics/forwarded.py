@@ -1,0 +1,55 @@
+"""Who asked, as one tier tells the next (Forwarded, RFC 7239), and loops (CDN-Loop, RFC 8586).
+
+Strategy: only the last element of Forwarded is read, as only the nearest downstream is trusted;
+elements before it are somebody else's word.
+"""
+
+from __future__ import annotations
+
+import re
+
+from cdn.semantics.message import FieldLine, Fields
+
+CDN_ID = "iij-cdn"
+"""This CDN's name in CDN-Loop."""
+
+LONGEST_CHAIN = 4
+"""This many of our nodes in one request's way is a loop, whatever their names."""
+
+_PAIR = re.compile(r'\s*([A-Za-z]+)=(?:"((?:[^"\\]|\\.)*)"|([^;,"\s]*))\s*(?:;|$)')
+
+
+def last_forwarded(fields: Fields) -> dict[str, str]:
+    """Parameters of the last Forwarded element, names in lower case; empty where there is none."""
+    lines = fields.get_all("forwarded")
+    if not lines:
+        return {}
+    pairs = _PAIR.findall(lines[-1].rpartition(",")[2])
+    return {name.lower(): quoted or bare for name, quoted, bare in pairs}
+
+
+def forwarded_client(node: str) -> str:
+    """The address out of a `for` parameter: without port, an IPv6 one without brackets."""
+    if node.startswith("["):
+        return node[1:].partition("]")[0]
+    return node.partition(":")[0]
+
+
+def cdn_loop(fields: Fields, node: str) -> FieldLine:
+    """CDN-Loop with this node after those before it (RFC 8586 §2)."""
+    own = f"{CDN_ID};node={node}"
+    before = fields.get("cdn-loop")
+    return ("CDN-Loop", own if before is None else f"{before}, {own}")
+
+
+def is_loop(fields: Fields, node: str) -> bool:
+    """Whether the request has been here before, or has gone round among our nodes."""
+    value = fields.get("cdn-loop")
+    if value is None:
+        return False
+    members = [member.strip().lower() for member in value.split(",")]
+    ours = [member for member in members if member.partition(";")[0].strip() == CDN_ID]
+    own = f"node={node.lower()}"
+    return len(ours) >= LONGEST_CHAIN or any(
+        own in (parameter.strip() for parameter in member.split(";")[1:]) for member in ours
+    )

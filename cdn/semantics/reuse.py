@@ -1,0 +1,139 @@
+"""The decision (RFC 9111 §4): what a cache does with a request, given what it has stored.
+
+Strategy: `decide` looks and returns data; nothing is done here. The caller performs the decision in
+one `match`. Reasons for forwarding are the words of RFC 9211 §2.2, here as in logs and metrics.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from cdn.semantics.cache_control import NOTHING_SAID, CacheControl, request_directives
+from cdn.semantics.freshness import current_age, freshness_lifetime, stale_forbidden, stale_window
+from cdn.semantics.message import Request
+from cdn.semantics.policy import CachePolicy
+from cdn.semantics.stored_response import StoredResponse
+
+
+class Fwd(StrEnum):
+    """Why a request goes upstream (RFC 9211 §2.2)."""
+
+    BYPASS = "bypass"
+    METHOD = "method"
+    URI_MISS = "uri-miss"
+    VARY_MISS = "vary-miss"
+    MISS = "miss"
+    REQUEST = "request"
+    STALE = "stale"
+    PARTIAL = "partial"
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """Answer from the store. `age` and `ttl` (freshness left) in seconds."""
+
+    stored: StoredResponse
+    age: float
+    ttl: float
+
+
+@dataclass(frozen=True, slots=True)
+class ServeStale:
+    """Answer from the store although stale; `revalidate`: and freshen it meanwhile."""
+
+    stored: StoredResponse
+    age: float
+    ttl: float
+    revalidate: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """Ask upstream; `validate` is a stored response that a 304 would make usable."""
+
+    reason: Fwd
+    validate: StoredResponse | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OnlyIfCachedMiss:
+    """504: the client wants only what is stored, and nothing is (RFC 9111 §5.2.1.7)."""
+
+
+Decision = Hit | ServeStale | Forward | OnlyIfCachedMiss
+
+CACHEABLE_METHODS = frozenset({"GET", "HEAD"})
+
+
+def decide(
+    request: Request,
+    stored: StoredResponse | None,
+    policy: CachePolicy,
+    now: float,
+    other_variants: bool = False,
+) -> Decision:
+    """`stored` is the selected response (`vary.select`), None where there is none; then
+    `other_variants` tells whether the URI has others. `now`: seconds since 1970."""
+    if request.method not in CACHEABLE_METHODS:
+        return Forward(Fwd.METHOD)
+    wants = request_directives(request.fields) if policy.request_directives else NOTHING_SAID
+    if stored is None:
+        if wants.only_if_cached:
+            return OnlyIfCachedMiss()
+        return Forward(Fwd.VARY_MISS if other_variants else Fwd.URI_MISS)
+    decision = _reuse(stored, wants, policy, now)
+    if wants.only_if_cached and isinstance(decision, Forward):
+        return OnlyIfCachedMiss()
+    return decision
+
+
+def _reuse(
+    stored: StoredResponse, wants: CacheControl, policy: CachePolicy, now: float
+) -> Hit | ServeStale | Forward:
+    age = current_age(stored, now)
+    ttl = freshness_lifetime(stored, policy) - age
+    validate = stored if stored.validator else None
+    # RFC 9111 §5.2.2.4: no-cache is used only after validation.
+    if stored.directives.no_cache:
+        return Forward(Fwd.STALE, validate)
+    # RFC 9111 §5.2.1.4, §5.2.1.1, §5.2.1.5 and §5.2.1.3: what this client will take.
+    if wants.no_cache or wants.no_store:
+        return Forward(Fwd.REQUEST, validate)
+    if wants.max_age is not None and age > wants.max_age and wants.max_stale is None:
+        return Forward(Fwd.REQUEST, validate)
+    # RFC 9111 §4.2: fresh is a lifetime greater than the age.
+    if ttl > 0:
+        if wants.min_fresh is not None and ttl < wants.min_fresh:
+            return Forward(Fwd.REQUEST, validate)
+        return Hit(stored, age, ttl)
+    if -ttl < stale_window(stored, policy).while_revalidate and wants.min_fresh is None:
+        return ServeStale(stored, age, ttl, revalidate=True)
+    # RFC 9111 §5.2.1.2: a client may take what is stale, unless the response forbids it.
+    if (
+        wants.max_stale is not None
+        and -ttl <= wants.max_stale
+        and not stale_forbidden(stored.directives)
+    ):
+        return ServeStale(stored, age, ttl, revalidate=False)
+    return Forward(Fwd.STALE, validate)
+
+
+def stale_on_error(
+    request: Request, stored: StoredResponse, policy: CachePolicy, now: float, disconnected: bool
+) -> ServeStale | None:
+    """What may be served in place of an error: a 5xx that came (RFC 5861 §4), or no answer at all
+    (`disconnected`, RFC 9111 §4.2.4)."""
+    if stored.directives.no_cache:  # RFC 9111 §5.2.2.4: never without validation
+        return None
+    window = stale_window(stored, policy)
+    allowed = window.when_disconnected if disconnected else window.if_error
+    if policy.request_directives:
+        asked = request_directives(request.fields).stale_if_error
+        if asked is not None and not stale_forbidden(stored.directives):
+            allowed = max(allowed, asked)
+    age = current_age(stored, now)
+    ttl = freshness_lifetime(stored, policy) - age
+    if -ttl < allowed:
+        return ServeStale(stored, age, ttl, revalidate=False)
+    return None

@@ -1,0 +1,142 @@
+"""May a response be stored, and which of its fields (RFC 9111 §3).
+
+Strategy: one list of "no"s in the RFC's order; each has a name, and each name knows whether it lies
+in the response (then later requests need not queue for it: hit-for-miss) or in this one request.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from cdn.semantics.cache_control import CacheControl, request_directives, response_directives
+from cdn.semantics.freshness import HEURISTIC_STATUSES
+from cdn.semantics.message import Fields, Request, Response
+from cdn.semantics.policy import CachePolicy
+from cdn.semantics.vary import nominated_fields
+
+UNDERSTOOD_STATUSES = HEURISTIC_STATUSES | {302, 303, 307, 400, 401, 403, 416, 500, 502, 503, 504}
+"""Status codes whose caching this cache implements, for must-understand (RFC 9111 §5.2.2.3)."""
+
+_NEVER_STORED_FIELDS = frozenset(
+    # RFC 9111 §3.1: fields about this connection, this proxy hop, and the framing of one message.
+    {
+        "connection",
+        "content-length",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authentication-info",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "age",  # counted on by `current_age`, generated anew at each use
+    }
+)
+
+
+class NotStoredReason(Enum):
+    """Why a response is not stored. `in_response`: it would be so for anybody's request."""
+
+    METHOD = ("method", False)
+    REQUEST_NO_STORE = ("request-no-store", False)
+    AUTHORIZATION = ("authorization", False)
+    PARTIAL = ("partial", False)
+    STATUS = ("status", True)
+    MUST_UNDERSTAND = ("must-understand", True)
+    NO_STORE = ("no-store", True)
+    PRIVATE = ("private", True)
+    VARY_STAR = ("vary-star", True)
+    SET_COOKIE = ("set-cookie", True)
+    NO_FRESHNESS = ("no-freshness", True)
+    SERVER_ERROR = ("server-error", False)
+    TOO_LARGE = ("too-large", False)
+
+    def __init__(self, word: str, in_response: bool) -> None:
+        self.word = word
+        self.in_response = in_response
+
+
+def may_store(request: Request, response: Response, policy: CachePolicy) -> NotStoredReason | None:
+    """None where the response may be stored for later requests, else the first reason why not."""
+    directives, targeted = response_directives(response.fields)
+    return (
+        _request_forbids(request, policy)
+        or _status_forbids(response.status, directives)
+        or _response_forbids(response, directives)
+        or _authorization_forbids(request, directives)
+        or _nothing_to_reuse_by(response, directives, targeted)
+    )
+
+
+def _request_forbids(request: Request, policy: CachePolicy) -> NotStoredReason | None:
+    # RFC 9111 §3: the method is understood; of GET and HEAD only GET brings what can be reused.
+    if request.method != "GET":
+        return NotStoredReason.METHOD
+    if policy.request_directives and request_directives(request.fields).no_store:
+        return NotStoredReason.REQUEST_NO_STORE
+    return None
+
+
+def _status_forbids(status: int, directives: CacheControl) -> NotStoredReason | None:
+    if status == 206:
+        return NotStoredReason.PARTIAL
+    if status < 200 or status == 304:
+        return NotStoredReason.STATUS
+    # RFC 9111 §5.2.2.3: must-understand overrides no-store where the status is understood.
+    if directives.must_understand and status not in UNDERSTOOD_STATUSES:
+        return NotStoredReason.MUST_UNDERSTAND
+    return None
+
+
+def _response_forbids(response: Response, directives: CacheControl) -> NotStoredReason | None:
+    if directives.no_store and not directives.must_understand:
+        return NotStoredReason.NO_STORE
+    if directives.private:
+        return NotStoredReason.PRIVATE
+    # RFC 9111 §4.1: what varies on everything never matches again.
+    if nominated_fields(response.fields) is None:
+        return NotStoredReason.VARY_STAR
+    return None
+
+
+def _authorization_forbids(request: Request, directives: CacheControl) -> NotStoredReason | None:
+    # RFC 9111 §3.5: only with a directive that says so for shared caches.
+    if "authorization" in request.fields and not (
+        directives.public or directives.must_revalidate or directives.s_maxage is not None
+    ):
+        return NotStoredReason.AUTHORIZATION
+    return None
+
+
+def _nothing_to_reuse_by(
+    response: Response, directives: CacheControl, targeted: bool
+) -> NotStoredReason | None:
+    explicit = (
+        directives.s_maxage is not None
+        or directives.max_age is not None
+        or ("expires" in response.fields and not targeted)
+    )
+    # A cookie was set for one viewer, unless the origin says how long all may share it.
+    if "set-cookie" in response.fields and not explicit:
+        return NotStoredReason.SET_COOKIE
+    if explicit:
+        return None
+    # RFC 9111 §3: without explicit freshness, a status that is heuristically cacheable, or public.
+    if response.status not in HEURISTIC_STATUSES and not directives.public:
+        return (
+            NotStoredReason.SERVER_ERROR if response.status >= 500 else NotStoredReason.NO_FRESHNESS
+        )
+    # It may be stored, but could neither be fresh nor be validated: of no use to anybody.
+    if not ("etag" in response.fields or "last-modified" in response.fields):
+        return NotStoredReason.NO_FRESHNESS
+    return None
+
+
+def storable_fields(fields: Fields) -> Fields:
+    """The fields that are kept (RFC 9111 §3.1): without those that the response's own directives
+    keep out of shared caches, or want validated at each use (no-cache="…", private="…")."""
+    directives, _ = response_directives(fields)
+    named = directives.no_cache_fields | directives.private_fields
+    return fields.without(_NEVER_STORED_FIELDS | named)

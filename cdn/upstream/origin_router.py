@@ -1,0 +1,67 @@
+"""Straight to a content provider's origin.
+
+Strategy: the addresses in the order of configuration, healthy ones first, one retry at the next.
+An address that is out of service is still asked when nothing better is left: an origin has no
+substitute, and three resets among thousands of answers must not take a provider off the air.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from cdn.upstream.errors import UpstreamError
+from cdn.upstream.exchange import Deadlines, Endpoint, UpstreamRequest, UpstreamResponse
+from cdn.upstream.health import HealthTracker
+from cdn.upstream.router import Fetcher, RouterCounters, Tries, may_retry
+
+ORIGIN_DEADLINES = Deadlines(connect=3.0, first_byte=15.0, idle=30.0)
+
+
+class OriginRouter:
+    """A `Router` to one origin. In `health` an address is called by its `str(Endpoint)`."""
+
+    def __init__(
+        self,
+        fetcher: Fetcher,
+        endpoints: Sequence[Endpoint],
+        health: HealthTracker,
+        deadlines: Deadlines = ORIGIN_DEADLINES,
+        *,
+        host: str | None = None,
+        counters: RouterCounters | None = None,
+    ) -> None:
+        """`host` is asked for in place of the viewer's Host, and its name (without a port) is then
+        sent as SNI and verified; by default each endpoint's own host is. `counters` are those to go
+        on with. Raises ValueError where `endpoints` is empty."""
+        if not endpoints:
+            raise ValueError("origin: no addresses; give at least one endpoint")
+        self._tries = Tries(fetcher, health, deadlines, counters)
+        self._endpoints = tuple(endpoints)
+        self._host = host
+
+    @property
+    def counters(self) -> RouterCounters:
+        return self._tries.counters
+
+    async def fetch(self, primary_key: bytes, request: UpstreamRequest) -> UpstreamResponse:
+        """Raises the last try's UpstreamError."""
+        self.counters.requests += 1
+        if self._host is not None:
+            head = request.head.with_fields(request.head.fields.replacing("Host", self._host))
+            request = replace(request, head=head, tls_name=_name(self._host))
+        first, *others = sorted(self._endpoints, key=self._is_out)
+        try:
+            return await self._tries.ask(str(first), first, request)
+        except UpstreamError as error:
+            if not others or not may_retry(request, error):
+                raise
+        self.counters.retries += 1
+        return await self._tries.ask(str(others[0]), others[0], request)
+
+    def _is_out(self, endpoint: Endpoint) -> bool:
+        return not self._tries.health.usable(str(endpoint))
+
+
+def _name(host: str) -> str:
+    return host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]

@@ -1,0 +1,105 @@
+"""Where a miss goes next: what every router is and shares.
+
+Strategy: a router knows names and addresses, never sockets: beneath it is a `Fetcher`. It decides
+by the facts that each kind of error carries, and tells `HealthTracker` and its own counters what
+happened. `origin_router.py` and `shield_router.py` hold the two kinds.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from cdn.upstream.errors import UpstreamError
+from cdn.upstream.exchange import Deadlines, Endpoint, UpstreamRequest, UpstreamResponse
+from cdn.upstream.health import HealthTracker
+
+_IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"})  # RFC 9110 §9.2.2
+
+
+class Router(Protocol):
+    """What a fill needs of the world upstream."""
+
+    async def fetch(self, primary_key: bytes, request: UpstreamRequest) -> UpstreamResponse:
+        """The response to `request`, from wherever `primary_key` belongs. Raises UpstreamError.
+
+        Whoever gets the response reads it to its end or aborts it.
+        """
+        ...
+
+
+class Fetcher(Protocol):
+    """What a router needs of the client beneath it."""
+
+    async def fetch(
+        self, endpoint: Endpoint, request: UpstreamRequest, deadlines: Deadlines
+    ) -> UpstreamResponse:
+        """The response head of one try at one endpoint. Raises UpstreamError."""
+        ...
+
+
+@dataclass(slots=True)
+class RouterCounters:
+    """Plain totals, collected at scrape."""
+
+    requests: int = 0
+    """Requests handed to the router."""
+
+    retries: int = 0
+    """Second tries, at another node or address."""
+
+    resumed: int = 0
+    """Contents that broke at one shield and went on from another."""
+
+    fallbacks: int = 0
+    """Requests that went past all shields."""
+
+    failures: Counter[str] = field(default_factory=Counter)
+    """Failures of a node itself, by its name."""
+
+
+class Tries:
+    """Single tries, with what they tell about a node's health."""
+
+    def __init__(
+        self,
+        fetcher: Fetcher,
+        health: HealthTracker,
+        deadlines: Deadlines,
+        counters: RouterCounters | None = None,
+    ) -> None:
+        self.health = health
+        self.counters = RouterCounters() if counters is None else counters
+        self._fetcher = fetcher
+        self._deadlines = deadlines
+
+    async def ask(
+        self, name: str, endpoint: Endpoint, request: UpstreamRequest
+    ) -> UpstreamResponse:
+        """One try at the node `name`. Raises UpstreamError."""
+        self.health.asking(name)
+        try:
+            response = await self._fetcher.fetch(endpoint, request, self._deadlines)
+        except UpstreamError as error:
+            if error.node_failed:
+                self.failed(name)
+            raise
+        self.health.succeeded(name)
+        return response
+
+    def failed(self, name: str) -> None:
+        """The node `name` failed."""
+        self.counters.failures[name] += 1
+        self.health.failed(name)
+
+
+def repeatable(request: UpstreamRequest) -> bool:
+    """Whether `request` may be sent again: content is gone once it is read, and a proxy must not
+    repeat what is not idempotent (RFC 9110 §9.2.2)."""
+    return request.content is None and request.head.method in _IDEMPOTENT
+
+
+def may_retry(request: UpstreamRequest, error: UpstreamError) -> bool:
+    """Whether another upstream may be asked after a `fetch` raised `error`."""
+    return error.retry_elsewhere and repeatable(request)

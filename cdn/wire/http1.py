@@ -1,0 +1,532 @@
+"""HTTP/1.1 for viewers (RFC 9112): one asyncio.Protocol per connection.
+
+Strategy: a connection owns its bytes. It finds the end of a head itself, has it judged whole
+(`request_head`), and works at one request at a time; what a client pipelines waits as bytes, and
+past a few of them the connection is read no further. An answer that is at hand leaves in the same
+call that brought the request, with one write and no Task; any other runs in one Task, which is
+cancelled when the client goes. One lazy timer per connection watches all its deadlines.
+
+A client that half-closes is taken for gone, since nothing tells it from one that closed: what was
+written still reaches it, an answer under way is given up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import struct
+from collections.abc import Callable, Sequence
+from typing import cast
+
+from cdn.gateway.exchange import Answer, ContentCutShort, Exchange, Outcome
+from cdn.semantics.message import Fields, Response
+from cdn.wire.errors import RequestError
+from cdn.wire.request_content import RequestContent
+from cdn.wire.request_head import RequestHead, check_partial, parse_head
+from cdn.wire.response_head import Framing, choose_framing, encode_head, encode_interim
+from cdn.wire.rim import Rim
+
+JOINED = 64 * 1024
+"""Ready content up to this many bytes leaves in one write with its head."""
+
+PIECE = 128 * 1024
+"""No single write is longer than this many bytes, so that a slow client's progress shows."""
+
+QUEUED = 16 * 1024
+"""Bytes of pipelined requests that may wait behind the one being answered."""
+
+UNSENT = 128 * 1024
+"""Bytes that the transport may hold, and that the kernel may hold unsent, before we pause."""
+
+LINGER_BYTES = 256 * 1024
+"""What is still read from a client that was refused, so that it can read why (RFC 9112 §9.6)."""
+
+_CLIENT_GONE = Response(499, Fields(()))
+_READY = (tuple, list)
+_log = logging.getLogger(__name__)
+
+
+class _Turn:
+    """One request and its answer, until the answer's last byte is written."""
+
+    __slots__ = (
+        "answer",
+        "close",
+        "connection",
+        "content",
+        "exchange",
+        "expects_continue",
+        "framing",
+        "keep_alive",
+        "sent",
+        "started",
+        "task",
+    )
+
+    def __init__(
+        self, connection: Http1Connection, head: RequestHead, content: RequestContent | None
+    ) -> None:
+        self.connection = connection
+        self.content = content
+        self.keep_alive = head.keep_alive
+        self.expects_continue = head.expects_continue
+        self.answer: Answer | None = None
+        self.framing: Framing | None = None
+        self.close = False
+        self.sent = 0
+        self.started = connection.loop.time()
+        self.task: asyncio.Task[None] | None = None
+        self.exchange = Exchange(
+            head.request,
+            connection.client,
+            connection.rim.clock(),
+            content,
+            head.content_length,
+            self.send_interim,
+        )
+
+    def send_interim(self, head: Response) -> None:
+        """RFC 9110 §15.2: before the final head only, and never to HTTP/1.0."""
+        if self.framing is None and self.exchange.request.version[1]:
+            self.connection.write_interim(self, encode_interim(head))
+
+
+class Http1Connection(asyncio.Protocol):
+    """One client's connection. `rim` is what it shares with the others of its server."""
+
+    def __init__(self, rim: Rim) -> None:
+        self.rim = rim
+        self.loop = asyncio.get_running_loop()
+        self.client = ""
+        self._transport: asyncio.Transport
+        self._buffer: bytes | bytearray = b""
+        self._start = 0
+        self._scanned = 0
+        self._turn: _Turn | None = None
+        self._content: RequestContent | None = None
+        self._closing = False
+        self._lingered = 0
+        self._reading = True
+        self._room: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        self._quiet_since = 0.0
+        self._head_since: float | None = None
+        self._unsent = 0
+        self._unsent_since = 0.0
+
+    # -- what the transport tells ------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's transports are asyncio's in shape, not by class.
+        self._transport = transport = cast(asyncio.Transport, transport)
+        transport.set_write_buffer_limits(high=UNSENT)
+        peer = transport.get_extra_info("peername")
+        self.client = peer[0] if isinstance(peer, tuple) else "unix"
+        counters = self.rim.counters
+        counters.connections_open += 1
+        counters.connections_total += 1
+        self.rim.connections.add(self)
+        self.rim.emptied.clear()
+        self._quiet_since = self.loop.time()
+        self._arm(self._quiet_since + self.rim.deadlines.idle)
+
+    def data_received(self, data: bytes) -> None:
+        if self._closing:
+            self._lingered += len(data)
+            if self._lingered > LINGER_BYTES:
+                self._transport.close()
+            return
+        if self._content is not None:
+            self._quiet_since = self.loop.time()
+            data = self._take_content(data)
+        if self._start < len(self._buffer):
+            # An own growing copy only here: most reads are one whole head.
+            if self._start or isinstance(self._buffer, bytes):
+                self._buffer = bytearray(self._buffer[self._start :])
+                self._scanned -= self._start
+                self._start = 0
+            self._buffer += data
+        else:
+            self._buffer, self._start, self._scanned = data, 0, 0
+        self._serve()
+
+    def eof_received(self) -> None:
+        if self._turn is not None:
+            self._lose()
+        else:
+            self._close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.rim.counters.connections_open -= 1
+        self.rim.connections.discard(self)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._abandon()
+        if not self.rim.connections:
+            self.rim.emptied.set()
+
+    def pause_writing(self) -> None:
+        self._room = self.loop.create_future()
+        self._unsent = 0
+        self._arm(self.loop.time() + self.rim.deadlines.stall / 4)
+
+    def resume_writing(self) -> None:
+        room, self._room = self._room, None
+        if room is not None and not room.done():
+            room.set_result(None)
+        self._serve()
+
+    # -- what the server tells ---------------------------------------------------------------
+
+    def close_if_idle(self) -> None:
+        """Draining: nothing of a request is here, so nothing is lost."""
+        if self._turn is None and self._content is None and self._start == len(self._buffer):
+            self._close()
+
+    def abort(self) -> None:
+        """Draining is over."""
+        self._lose()
+
+    # -- requests ----------------------------------------------------------------------------
+
+    def _serve(self) -> None:
+        """Begins every request that can be begun now, in order."""
+        while not (self._turn or self._content or self._room or self._closing):
+            try:
+                raw = self._next_head()
+                if raw is None:
+                    break
+                head = parse_head(raw, self.rim.scheme)
+            except RequestError as fault:
+                self._refuse(fault)
+                break
+            self._begin(head)
+        self._govern_reading()
+
+    def _next_head(self) -> bytes | None:
+        """The next whole head, None until there is one. Raises RequestError."""
+        buffer, start = self._buffer, self._start
+        if buffer[start : start + 2] == b"\r\n":
+            start += 2  # RFC 9112 §2.2: one empty line before a request is ignored
+        end = buffer.find(b"\r\n\r\n", max(start, self._scanned - 3))
+        if end >= 0:
+            self._head_since = None
+            self._start = self._scanned = end + 4
+            if start == 0 and self._start == len(buffer) and isinstance(buffer, bytes):
+                return buffer
+            return bytes(buffer[start : end + 4])
+        if start < len(buffer):
+            check_partial(buffer, start, max(start, self._scanned - 1))
+            self._scanned = len(buffer)
+        if self._start < len(buffer) and self._head_since is None:
+            self._head_since = self.loop.time()
+            self._arm(self._head_since + self.rim.deadlines.head)
+        return None
+
+    def _begin(self, head: RequestHead) -> None:
+        self.rim.counters.requests += 1
+        if head.chunked or head.content_length:
+            self._content = RequestContent(head.content_length, self.client, self._content_wanted)
+        turn = self._turn = _Turn(self, head, self._content)
+        if self._content is not None:
+            data = bytes(self._buffer[self._start :])
+            self._buffer, self._start, self._scanned = self._take_content(data), 0, 0
+        try:
+            answer = self.rim.handler.answer_now(turn.exchange)
+        except Exception:
+            _log.exception("the handler broke on %s", turn.exchange.request.url)
+            answer = self.rim.errors.internal()
+        turn.answer = answer
+        if answer is None or not self._send_at_once(turn, answer):
+            turn.task = self.loop.create_task(self._respond(turn))
+
+    def _refuse(self, fault: RequestError) -> None:
+        """Answers for the gateway: the head is no request. Nothing after it is believed."""
+        self.rim.counters.protocol_errors[fault.reason] += 1
+        answer = self.rim.errors.refusal(fault)
+        assert isinstance(answer.content, Sequence)
+        content = answer.content[0]
+        framing = choose_framing(answer, len(content), "GET", 1)
+        self._transport.write(encode_head(answer.head, framing, "close") + content)
+        began = self._head_since
+        seconds = 0.0 if began is None else self.loop.time() - began
+        self._linger()
+        self.rim.on_finished(None, answer.head, answer.outcome, len(content), seconds, True)
+
+    # -- request content ---------------------------------------------------------------------
+
+    def _take_content(self, data: bytes) -> bytes:
+        """Hands content on; returns what follows it."""
+        content = self._content
+        assert content is not None
+        if content.failed:
+            return b""
+        try:
+            rest = content.feed(data)
+        except RequestError as fault:
+            self.rim.counters.protocol_errors[fault.reason] += 1
+            rest = b""  # the reader was told; nothing after this is believed
+            if self._turn is None:
+                self._linger()
+        if content.complete:
+            self._content = None
+        elif self._turn is None and not content.worth_discarding:
+            self._linger()
+        return rest
+
+    def _content_wanted(self) -> None:
+        """The handler reads: the client may send (RFC 9110 §10.1.1), and we may read on."""
+        turn = self._turn
+        if turn is None or self._content is None:
+            return
+        if turn.expects_continue and turn.framing is None:
+            turn.expects_continue = False
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self._quiet_since = self.loop.time()
+        self._arm(self._quiet_since + self.rim.deadlines.stall)
+        self._govern_reading()
+
+    def _govern_reading(self) -> None:
+        """Back-pressure towards the client: reads only what there is a place for."""
+        if self._closing:
+            wanted = True
+        elif self._content is not None:
+            wanted = not self._content.full
+        elif self._turn is not None or self._room is not None:
+            wanted = len(self._buffer) - self._start <= QUEUED
+        else:
+            wanted = True
+        if wanted is not self._reading and not self._transport.is_closing():
+            self._reading = wanted
+            if wanted:
+                self._transport.resume_reading()
+            else:
+                self._transport.pause_reading()
+
+    # -- answers -----------------------------------------------------------------------------
+
+    def write_interim(self, turn: _Turn, head: bytes) -> None:
+        if turn is self._turn:
+            self._transport.write(head)
+
+    def _frame(self, turn: _Turn, answer: Answer, ready: int | None) -> tuple[bytes, Framing]:
+        """Decides framing and what becomes of the connection; returns the head's bytes."""
+        request = turn.exchange.request
+        minor = request.version[1]
+        framing = turn.framing = choose_framing(answer, ready, request.method, minor)
+        unread = self._content
+        turn.close = (
+            answer.close
+            or not turn.keep_alive
+            or self.rim.draining
+            or framing.until_close
+            or (unread is not None and (turn.expects_continue or not unread.worth_discarding))
+        )
+        connection = "close" if turn.close else None if minor else "keep-alive"
+        return encode_head(answer.head, framing, connection), framing
+
+    def _send_at_once(self, turn: _Turn, answer: Answer) -> bool:
+        """One write for all of a small ready answer; False if it takes more than that."""
+        content = answer.content
+        if not isinstance(content, _READY):
+            return False
+        size = sum(map(len, content))
+        if size > JOINED:
+            return False
+        head, framing = self._frame(turn, answer, size)
+        if not framing.has_content:
+            self._transport.write(head)
+        elif size == framing.length:
+            self._transport.write(b"".join((head, *content)))
+            turn.sent = size
+        else:
+            _log.error("%s: %d bytes for %s", turn.exchange.request.url, size, framing.length)
+            self._end(turn, False)
+            return True
+        self._end(turn, True)
+        return True
+
+    async def _respond(self, turn: _Turn) -> None:
+        """The Task of an answer that is not at hand, or not small."""
+        complete = False
+        try:
+            if turn.answer is None:
+                turn.answer = await self.rim.handler.answer(turn.exchange)
+            if self._send_at_once(turn, turn.answer):
+                self._serve()
+                return
+            await self._send_piecewise(turn, turn.answer)
+            complete = True
+        except ContentCutShort as cut:
+            _log.info("%s to %s broken off: %s", turn.exchange.request.url, self.client, cut)
+        except asyncio.CancelledError:
+            self._end(turn, False)
+            raise
+        except Exception:
+            _log.exception("the handler broke on %s", turn.exchange.request.url)
+            if turn.framing is None:
+                self._give_up(turn)
+                turn.answer = self.rim.errors.internal()
+                self._send_at_once(turn, turn.answer)
+        self._end(turn, complete)
+        self._serve()
+
+    async def _send_piecewise(self, turn: _Turn, answer: Answer) -> None:
+        """Head, then content as fast as the client takes it. Raises ContentCutShort."""
+        content = answer.content
+        ready = sum(map(len, content)) if isinstance(content, Sequence) else None
+        head, framing = self._frame(turn, answer, ready)
+        self._transport.write(head)
+        if not framing.has_content:
+            self._give_up(turn)
+            return
+        if isinstance(content, Sequence):
+            for piece in content:
+                await self._send_piece(turn, framing, piece)
+        else:
+            while piece := await content.read():
+                await self._send_piece(turn, framing, piece)
+        if framing.length is not None and turn.sent != framing.length:
+            raise ContentCutShort(f"{turn.sent} bytes of content where {framing.length} were due")
+        if framing.chunked:
+            self._transport.write(b"0\r\n\r\n")
+
+    async def _send_piece(self, turn: _Turn, framing: Framing, piece: bytes | memoryview) -> None:
+        if framing.length is not None and turn.sent + len(piece) > framing.length:
+            raise ContentCutShort(f"more content than the {framing.length} bytes that were due")
+        view = memoryview(piece) if len(piece) > PIECE else piece
+        for begin in range(0, len(piece), PIECE):
+            part = view if view is piece else view[begin : begin + PIECE]
+            if framing.chunked:
+                self._transport.writelines((b"%x\r\n" % len(part), part, b"\r\n"))
+            else:
+                self._transport.write(part)
+            turn.sent += len(part)
+            if self._room is not None:
+                await self._room
+
+    # -- the end of an answer, and of the connection -----------------------------------------
+
+    def _end(self, turn: _Turn, complete: bool) -> None:
+        """The answer is written, or will never be. Once per turn."""
+        if turn is not self._turn:
+            return
+        self._turn = None
+        self._quiet_since = now = self.loop.time()
+        if not complete:
+            self._give_up(turn)
+            self._break(turn)
+        elif turn.close or (self._content is not None and self._content.failed):
+            if self._content is None and self._start == len(self._buffer):
+                self._close()
+            else:
+                self._linger()
+        elif self._content is not None:
+            self._content.discard()
+            self._arm(now + self.rim.deadlines.head)
+        answer = turn.answer
+        head, outcome = (answer.head, answer.outcome) if answer else (_CLIENT_GONE, Outcome())
+        seconds = now - turn.started
+        self.rim.on_finished(turn.exchange, head, outcome, turn.sent, seconds, complete)
+
+    def _abandon(self) -> None:
+        """The client is gone."""
+        turn = self._turn
+        if turn is not None:
+            if turn.content is not None and not turn.content.complete:
+                turn.content.fail("the client closed its connection before the content's end")
+            if turn.task is not None:
+                turn.task.cancel()
+            self._end(turn, False)
+        self._closing = True
+
+    def _lose(self) -> None:
+        self._transport.abort()
+        self._abandon()
+
+    def _give_up(self, turn: _Turn) -> None:
+        if turn.answer is not None and not isinstance(turn.answer.content, Sequence):
+            turn.answer.content.abort()
+
+    def _break(self, turn: _Turn | None = None) -> None:
+        """Never a clean end: the client must see that its answer is not whole (RFC 9112 §8)."""
+        self._closing = True
+        cut = turn is not None and turn.framing is not None and turn.framing.until_close
+        if cut and not self._transport.is_closing():
+            # Here a FIN would be the content's end: only a reset tells (RFC 9112 §9.8).
+            sock = self._transport.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._transport.abort()
+
+    def _close(self) -> None:
+        self._closing = True
+        self._transport.close()
+        self._arm(self.loop.time() + self.rim.deadlines.stall)
+
+    def _linger(self) -> None:
+        """RFC 9112 §9.6: closing with bytes unread would reset, and take our answer with it."""
+        if self._transport.is_closing() or not self._transport.can_write_eof():
+            self._close()
+            return
+        self._closing = True
+        self._transport.write_eof()
+        self._quiet_since = self.loop.time()
+        self._arm(self._quiet_since + self.rim.deadlines.linger)
+        self._govern_reading()
+
+    # -- deadlines ---------------------------------------------------------------------------
+
+    def _arm(self, when: float) -> None:
+        """At `when` (loop time), or earlier, all deadlines are looked at again."""
+        if self._timer is not None:
+            if self._timer_at <= when:
+                return
+            self._timer.cancel()
+        self._timer_at = when
+        self._timer = self.loop.call_at(when, self._look_at_deadlines)
+
+    def _look_at_deadlines(self) -> None:
+        self._timer = None
+        now = self.loop.time()
+        due, act = self._next_deadline(now)
+        if due <= now:
+            act()
+            due = now + self.rim.deadlines.stall
+        if self in self.rim.connections:
+            self._arm(due)
+
+    def _next_deadline(self, now: float) -> tuple[float, Callable[[], None]]:
+        """When something is to be done if nothing happens before, and what."""
+        deadlines = self.rim.deadlines
+        unsent = self._transport.get_write_buffer_size()
+        if unsent != self._unsent:
+            self._unsent, self._unsent_since = unsent, now
+        if unsent:
+            stalled = self._unsent_since + deadlines.stall
+            # Progress is only seen by looking, so look more often than it may last.
+            return min(stalled, now + deadlines.stall / 4) if stalled > now else now, self._lose
+        if self._closing:
+            return self._quiet_since + deadlines.linger, self._transport.close
+        if self._turn is not None:
+            if self._content is not None and self._content.awaited:
+                return self._quiet_since + deadlines.stall, self._content_stalled
+            return now + deadlines.idle, _nothing
+        if self._content is not None:
+            return self._quiet_since + deadlines.head, self._close
+        if self._head_since is not None:
+            return self._head_since + deadlines.head, self._head_late
+        return self._quiet_since + deadlines.idle, self._close
+
+    def _content_stalled(self) -> None:
+        if self._content is not None:
+            self._content.fail("the client sent nothing of its content for too long")
+
+    def _head_late(self) -> None:
+        detail = "the request's head took over 10 s; send it whole at once"
+        self._refuse(RequestError(408, "head-timeout", detail))
+
+
+def _nothing() -> None:
+    """A turn under way has the gateway's deadlines, not ours."""

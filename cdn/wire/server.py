@@ -1,0 +1,136 @@
+"""Listeners for HTTP/1.1: bound here or inherited, drained on request.
+
+Strategy: a listener is a bound socket, however it came to be (this process, a supervisor, a Unix
+path); the server only accepts from it. Draining is a count of connections that reaches nought.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Iterable
+
+from cdn.gateway.exchange import Handler
+from cdn.wire.errors import ErrorAnswers
+from cdn.wire.http1 import UNSENT, Http1Connection
+from cdn.wire.rim import Counters, Deadlines, OnFinished, Rim
+
+BACKLOG = 4096
+"""Connections that the kernel keeps until they are accepted (it cuts this to somaxconn)."""
+
+
+class ListenFailed(Exception):
+    """An address cannot be listened on; the message says which, why, and the mend."""
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A bound TCP socket for `host` (a name, or an address without brackets); port 0 is any.
+
+    "::" is IPv6 alone, so that 0.0.0.0 may stand beside it. Raises ListenFailed.
+    """
+    shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    try:
+        infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = infos[0]
+        sock = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise ListenFailed(f"cannot listen on {shown}: {error.strerror}; mend `listen`") from error
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(address)
+    except OSError as error:
+        sock.close()
+        mend = "choose a free port of an address of this machine"
+        raise ListenFailed(f"cannot listen on {shown}: {error.strerror}; {mend}") from error
+    return sock
+
+
+class Http1Server:
+    """Serves `handler` on any number of listeners.
+
+    `name` is the node's (a token, for Proxy-Status); `clock` the wall time in seconds; `date` an
+    IMF-fixdate for the rim's own answers; `scheme` what the listeners speak.
+    """
+
+    def __init__(
+        self,
+        handler: Handler,
+        *,
+        name: str,
+        clock: Callable[[], float],
+        date: Callable[[], str],
+        on_finished: OnFinished,
+        scheme: str = "http",
+        deadlines: Deadlines = Deadlines(),  # noqa: B008  # immutable
+    ) -> None:
+        errors = ErrorAnswers(name, date)
+        self._rim = Rim(handler, errors, scheme, clock, on_finished, deadlines)
+        self._servers: list[asyncio.Server] = []
+
+    @property
+    def counters(self) -> Counters:
+        return self._rim.counters
+
+    @property
+    def connections(self) -> int:
+        """How many are open now."""
+        return len(self._rim.connections)
+
+    @property
+    def addresses(self) -> list[tuple[str, int]]:
+        """(host, port) of each TCP listener, the ports that were 0 now known."""
+        names = (sock.getsockname() for server in self._servers for sock in server.sockets)
+        return [(name[0], name[1]) for name in names if isinstance(name, tuple)]
+
+    async def start(
+        self, listeners: Iterable[tuple[str, int]] = (), sockets: Iterable[socket.socket] = ()
+    ) -> None:
+        """Accepts from `listeners`, bound here, and from `sockets`, bound already (TCP or Unix;
+        the server closes them). Raises ListenFailed, and then listens on none of its own."""
+        bound: list[socket.socket] = []
+        try:
+            bound.extend(bind(host, port) for host, port in listeners)
+        except ListenFailed:
+            for sock in bound:
+                sock.close()
+            raise
+        for sock in (*bound, *sockets):
+            self._servers.append(await self._listen(sock))
+
+    async def _listen(self, sock: socket.socket) -> asyncio.Server:
+        loop = asyncio.get_running_loop()
+        if sock.family == socket.AF_UNIX:
+            return await loop.create_unix_server(self._connection, sock=sock, backlog=BACKLOG)
+        # Inherited by accepted sockets: a slow viewer costs what the network holds, not megabytes
+        # of kernel memory that nobody may ever read.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)
+        return await loop.create_server(self._connection, sock=sock, backlog=BACKLOG)
+
+    def _connection(self) -> Http1Connection:
+        return Http1Connection(self._rim)
+
+    def stop_accepting(self) -> None:
+        """Closes the listeners; connections go on."""
+        for server in self._servers:
+            server.close()
+        self._servers.clear()
+
+    async def drain(self, limit: float) -> None:
+        """Ends every connection: idle ones at once, those with a request in flight after its
+        answer, and what is left after `limit` seconds by abort."""
+        self.stop_accepting()
+        rim = self._rim
+        rim.draining = True
+        if not rim.connections:
+            return
+        for connection in list(rim.connections):
+            connection.close_if_idle()
+        try:
+            async with asyncio.timeout(limit):
+                await rim.emptied.wait()
+        except TimeoutError:
+            for connection in list(rim.connections):
+                connection.abort()
+            await rim.emptied.wait()

@@ -1,0 +1,101 @@
+"""`cdn check`, the project's own configs/, and the page that documents every key."""
+
+import re
+from pathlib import Path
+
+import pytest
+from config_trees import EDGE, FILMS, SHIELD
+from pydantic import BaseModel
+
+from cdn.config.check import check
+from cdn.config.models import CacheConfig, EdgeConfig, ServiceConfig, ShieldConfig
+from cdn.config.units import parse_duration
+from cdn.config.validation import model_in
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_configurations_of_the_project_are_fine():
+    report = check(ROOT / "configs", {})
+    assert report.problems == ()
+    assert report.summary == "6 files, 2 edges, 2 shields, 2 services: fine"
+    assert ROOT / "configs/services/films.yaml" in report.checked
+
+
+def test_a_file_a_service_and_a_directory_of_services(write):
+    write(edge=EDGE)
+    assert check(Path("edge.yaml"), {}).summary == "2 files, 1 edge, 1 service: fine"
+    assert check(Path("services/films.yaml"), {}).summary == "1 file, 1 service: fine"
+    assert check(Path("services"), {}).summary == "1 file, 1 service: fine"
+
+
+def test_problems_of_shared_services_are_told_once(write):
+    write(edge=EDGE, shield=SHIELD, films=FILMS.replace("[films", "[/films"))
+    report = check(Path(), {})
+    (problem,) = report.problems
+    assert str(problem).startswith("services/films.yaml:2: hosts[0]: ")
+    assert report.summary == "3 files, 1 edge, 1 shield, 1 service: 1 problem"
+
+
+def test_two_nodes_of_one_name(write):
+    write(edge=EDGE, shield="# comment\n" + SHIELD.replace("shield-yokohama", "edge-a"))
+    (problem,) = check(Path(), {}).problems
+    assert str(problem).startswith("shield.yaml:3: name: edge.yaml is named edge-a too, and ")
+
+
+def test_what_is_neither_node_nor_service(write):
+    write(edge=EDGE, stray="nmae: x\n", broken="a: [")
+    lines = [str(problem) for problem in check(Path(), {}).problems]
+    assert [line.partition(";")[0] for line in lines] == [
+        "broken.yaml:1: is not YAML: expected the node content, but found '<stream end>'",
+        "stray.yaml:1: role: is missing",
+    ]
+
+
+def test_nothing_to_check(tmp_path):
+    report = check(tmp_path, {})
+    assert str(report.problems[0]).startswith(f"{tmp_path}: holds no *.yaml file; ")
+    report = check(tmp_path / "nope", {})
+    assert "cannot be read: No such file or directory" in str(report.problems[0])
+    assert report.summary == "1 file: 1 problem"
+
+
+def test_a_service_alone_tells_its_problems(write):
+    write(films=FILMS + "x: 1\n")
+    (problem,) = check(Path("services/films.yaml"), {}).problems
+    assert problem.line == 4
+
+
+def keys(model: type[BaseModel]) -> set[str]:
+    found = set()
+    for name, field in model.model_fields.items():
+        found.add(name)
+        found |= keys(inner) if (inner := model_in(field.annotation)) else set()
+    return found
+
+
+def documented() -> dict[str, list[str]]:
+    """First column of the tables of keys -> the other columns."""
+    page = (ROOT / "docs/CONFIGURATION.md").read_text(encoding="utf-8")
+    rows = {}
+    for table in re.findall(r"^\| key .*\n\|[-|]+\n((?:\|.*\n)+)", page, re.MULTILINE):
+        for row in table.splitlines():
+            first, *rest = (cell.strip(" `") for cell in row.strip("|").split("|"))
+            rows[first.rpartition(".")[2]] = rest
+    return rows
+
+
+@pytest.mark.parametrize("model", [EdgeConfig, ShieldConfig, ServiceConfig])
+def test_the_page_names_every_key(model):
+    assert keys(model) <= documented().keys()
+
+
+def test_the_page_names_no_other_key():
+    assert documented().keys() <= keys(EdgeConfig) | keys(ShieldConfig) | keys(ServiceConfig)
+
+
+@pytest.mark.parametrize("name", CacheConfig.model_fields)
+def test_the_page_has_the_defaults_of_the_cache(name):
+    kind, said = documented()[name][:2]
+    read = {"time": parse_duration, "flag": "true".__eq__}.get(kind, float)
+    assert read(said) == CacheConfig.model_fields[name].default
