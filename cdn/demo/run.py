@@ -196,8 +196,9 @@ def _is_free(port: int) -> bool:
 
 def _show(console: Console, visits: list[Visit], wrong: list[str]) -> None:
     table = Table(title=f"What happened (viewers of http://{SITE}/)", box=box.SIMPLE_HEAD)
-    for heading in ("object", "edge", "1st fetch", "through", "there", "2nd fetch"):
-        table.add_column(heading, no_wrap=heading != "object")
+    table.add_column("object", min_width=17, overflow="fold")
+    for heading in ("edge", "first", "through", "there", "second"):
+        table.add_column(heading, no_wrap=True)
     table.add_column("origin\nfetches", justify="right")
     for visit in visits:
         table.add_row(*map(str, visit.row().values()), end_section=visit.last)

@@ -2,8 +2,8 @@
 
 Strategy: both fields parse into one frozen `CacheControl`; rules read attributes and never text.
 A number that is no number is 0, so that broken freshness means stale (RFC 9111 §4.2.1), and where
-a directive is repeated the first one counts. Results are remembered, since sites repeat
-themselves.
+a directive is repeated the first one counts, but no-cache and private never lose by it. Results for
+values of usual length are remembered, since sites repeat themselves.
 """
 
 from __future__ import annotations
@@ -19,15 +19,21 @@ from cdn.semantics.message import Fields
 MAX_DELTA = 2**63 - 1
 """Longer times count as this many seconds (RFC 9111 §1.2.2 asks for 2^31 at least)."""
 
+REMEMBERED = 256
+"""Longer values, in characters, are parsed afresh: whoever sends many fills no memory."""
+
 _NAME = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_TOKEN = re.compile(_NAME)
+_BETWEEN = re.compile(r"[ \t,]*")
 _DIRECTIVE = re.compile(
-    rf"[ \t,]*(?P<name>{_NAME})"
+    rf"(?P<name>{_NAME})"
     r"(?P<junk>[^,=\"]*)"
     r"(?:=(?:\"(?P<quoted>(?:[^\"\\]|\\.)*)\"|(?P<bare>[^,]*)))?"
     r"[^,]*"
 )
 _SECONDS = re.compile(r"[0-9]+")
-_SKIP_TO_NAME = re.compile(r"[^,]*(?:,|$)")
+_TO_COMMA = re.compile(r"[^,]*")
+_QUALIFIED = frozenset({"no-cache", "private"})
 
 Argument = str | int | bool | None
 
@@ -54,6 +60,12 @@ class CacheControl:
     min_fresh: int | None = None
     only_if_cached: bool = False
 
+    @property
+    def for_one_client(self) -> bool:
+        """Whether a shared cache may not keep the response for others (RFC 9111 §5.2.2.5,
+        §5.2.2.7; §5.2.2.3: must-understand overrides no-store)."""
+        return self.private or (self.no_store and not self.must_understand)
+
 
 NOTHING_SAID = CacheControl()
 
@@ -61,7 +73,8 @@ NOTHING_SAID = CacheControl()
 def _seconds(argument: Argument) -> int:
     if isinstance(argument, str) and _SECONDS.fullmatch(argument):
         # RFC 9111 §1.2.2: what is too large to hold counts as the largest that can be held.
-        return int(argument) if len(argument) < 19 else MAX_DELTA
+        digits = argument.lstrip("0")
+        return int(digits or "0") if len(digits) < 19 else MAX_DELTA
     if isinstance(argument, int) and not isinstance(argument, bool):
         return max(0, argument)
     # RFC 9111 §4.2.1: invalid freshness information means stale.
@@ -70,7 +83,9 @@ def _seconds(argument: Argument) -> int:
 
 def _field_names(argument: Argument) -> frozenset[str]:
     text = argument if isinstance(argument, str) else ""
-    return frozenset(name.strip().lower() for name in text.split(",") if name.strip())
+    names = frozenset(name.strip(" \t").lower() for name in text.split(",")) - {""}
+    # What is no list of names qualifies nothing: the directive then holds for the whole response.
+    return names if all(map(_TOKEN.fullmatch, names)) else frozenset()
 
 
 def _collect(arguments: dict[str, Argument]) -> CacheControl:
@@ -107,7 +122,6 @@ def _collect(arguments: dict[str, Argument]) -> CacheControl:
     )
 
 
-@lru_cache(maxsize=4096)
 def parse_cache_control(value: str | None) -> CacheControl:
     """Reads a combined Cache-Control value (RFC 9111 §5.2); never raises.
 
@@ -116,34 +130,57 @@ def parse_cache_control(value: str | None) -> CacheControl:
     """
     if not value:
         return NOTHING_SAID
+    return _remembered(value) if len(value) <= REMEMBERED else _parse(value)
+
+
+def _parse(value: str) -> CacheControl:
     arguments: dict[str, Argument] = {}
     position = 0
-    while position < len(value):
+    while (position := _end(_BETWEEN, value, position)) < len(value):
         match = _DIRECTIVE.match(value, position)
         if match is None:  # a list member that begins with no token says nothing
-            skipped = _SKIP_TO_NAME.match(value, position)
-            position = skipped.end() if skipped else len(value)
+            position = _end(_TO_COMMA, value, position)
             continue
         position = match.end()
-        quoted, bare = match["quoted"], match["bare"]
-        argument: Argument
-        if quoted is not None:
-            argument = re.sub(r"\\(.)", r"\1", quoted)
-        elif bare is None:
-            argument = None
-        else:
-            # "max-age= 1" is no argument; trailing white space belongs to the list.
-            argument = bare.rstrip(" \t")
-        if match["junk"].strip(" \t") or (match["junk"] and bare is not None):
-            argument = ""
-        arguments.setdefault(match["name"].lower(), argument)
+        name, argument = match["name"].lower(), _argument(match)
+        if name in _QUALIFIED and name in arguments:
+            argument = _both(arguments[name], argument)
+        elif name in arguments:
+            continue
+        arguments[name] = argument
     return _collect(arguments)
 
 
-@lru_cache(maxsize=1024)
+_remembered = lru_cache(maxsize=4096)(_parse)
+
+
+def _end(pattern: re.Pattern[str], value: str, position: int) -> int:
+    match = pattern.match(value, position)
+    return match.end() if match else position
+
+
+def _argument(match: re.Match[str]) -> Argument:
+    quoted, bare, junk = match["quoted"], match["bare"], match["junk"]
+    if junk.strip(" \t") or (junk and (quoted, bare) != (None, None)):
+        return ""
+    if quoted is not None:
+        return re.sub(r"\\(.)", r"\1", quoted)
+    # "max-age= 1" is no argument; trailing white space belongs to the list.
+    return None if bare is None else bare.rstrip(" \t")
+
+
+def _both(one: Argument, other: Argument) -> Argument:
+    """Two arguments of no-cache or private: without field names in either, nothing is spared."""
+    return f"{one},{other}" if _field_names(one) and _field_names(other) else None
+
+
 def parse_targeted(value: str) -> CacheControl | None:
     """Reads CDN-Cache-Control, a structured Dictionary (RFC 9213 §2.1); None where its syntax is
     invalid or it is empty, which means: as if the field were not there (§2.2)."""
+    return _targeted_remembered(value) if len(value) <= REMEMBERED else _parse_targeted(value)
+
+
+def _parse_targeted(value: str) -> CacheControl | None:
     try:
         members = http_sf.parse(value.encode("latin-1"), tltype="dictionary")
     except ValueError:
@@ -154,11 +191,12 @@ def parse_targeted(value: str) -> CacheControl | None:
     for name, member in members.items():
         # Parameters carry no meaning here (RFC 9213 §2.1): the bare item is the argument.
         item = member[0] if isinstance(member, tuple) else member
-        if isinstance(item, str | int | bool):
-            arguments[name] = item
-        elif not isinstance(item, list):
-            arguments[name] = ""
+        # A value of a kind that no directive has is a broken argument, not an absent directive.
+        arguments[name] = item if isinstance(item, str | int) else ""
     return _collect(arguments)
+
+
+_targeted_remembered = lru_cache(maxsize=1024)(_parse_targeted)
 
 
 def response_directives(fields: Fields) -> tuple[CacheControl, bool]:

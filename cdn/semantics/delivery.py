@@ -31,7 +31,6 @@ _CONTENT_FIELDS = frozenset(
     }
 )
 
-
 _OWN_FIELDS = frozenset({"age", "via", "cache-status"})
 
 
@@ -84,6 +83,8 @@ def deliver(
         if wanted is not None and request.method == "GET" and range_applies(request, fields, now):
             ranges = parse_range(wanted, length)
             if ranges is not None:
+                # RFC 9110 §14.4: on a 200 Content-Range meant nothing; here it is ours to write.
+                fields = fields.without({"content-range"})
                 return _partial(fields, own_fields, ranges, length)
     head = Response(selected.status, fields.adding(*own_fields), selected.reason)
     whole: tuple[Segment, ...] = (ByteRange(0, length),) if length else ()

@@ -15,7 +15,7 @@ _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct",
 _DAY_NAMES = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTH, _CLOCK = r"(?P<mon>[a-z]{3})", r"(?P<h>\d\d):(?P<m>\d\d):(?P<s>\d\d)"
 _FORMATS = tuple(
-    re.compile(form, re.IGNORECASE)
+    re.compile(form, re.IGNORECASE | re.ASCII)
     for form in (
         rf"[a-z]{{3}}, (?P<day>\d\d) {_MONTH} (?P<year>\d{{4}}) {_CLOCK} GMT",  # IMF-fixdate
         rf"[a-z]{{6,9}}, (?P<day>\d\d)-{_MONTH}-(?P<year>\d\d) {_CLOCK} GMT",  # RFC 850
@@ -24,13 +24,20 @@ _FORMATS = tuple(
 )
 
 
-@lru_cache(maxsize=4096)
+_LONGEST = len("Wednesday, 31-Dec-99 23:59:59 GMT")
+
+
 def parse_http_date(value: str, this_year: int = 2000) -> float | None:
     """Seconds since 1970 UTC, or None where `value` is no HTTP-date.
 
     `this_year` places the two-digit years of RFC 850 dates: one that seems over 50 years ahead is
     the most recent past year with those digits (RFC 9110 §5.6.7).
     """
+    return _parse(value, this_year) if len(value) <= _LONGEST else None
+
+
+@lru_cache(maxsize=4096)
+def _parse(value: str, this_year: int) -> float | None:
     for form in _FORMATS:
         if match := form.fullmatch(value):
             break

@@ -18,7 +18,7 @@ MAX_RANGES = 16
 
 _RANGES = re.compile(r"bytes[ \t]*=(.*)", re.IGNORECASE | re.DOTALL)
 _SPEC = re.compile(r"([0-9]*)-([0-9]*)")
-_CONTENT_RANGE = re.compile(r"bytes ([0-9]+)-([0-9]+)/([0-9]+|\*)", re.IGNORECASE)
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)", re.IGNORECASE)
 
 
 class ByteRange(NamedTuple):
@@ -66,6 +66,8 @@ def parse_range(value: str, size: int) -> list[ByteRange] | None:
     specs = parse_range_specs(value)
     if specs is None or len(specs) > MAX_RANGES:
         return None
+    if size == 0 and any(first is None and last for first, last in specs):
+        return None  # RFC 9110 §14.1.2: satisfiable, by no bytes, which Content-Range cannot say
     ranges = [found for spec in specs if (found := _satisfiable(spec, size)) is not None]
     return _coalesce(ranges)
 

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from config_trees import FILMS
+
+from tests.config.config_trees import FILMS
 
 Write = Callable[..., Path]
 

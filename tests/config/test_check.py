@@ -4,13 +4,13 @@ import re
 from pathlib import Path
 
 import pytest
-from config_trees import EDGE, FILMS, SHIELD
 from pydantic import BaseModel
 
 from cdn.config.check import check
 from cdn.config.models import CacheConfig, EdgeConfig, ServiceConfig, ShieldConfig
 from cdn.config.units import parse_duration
 from cdn.config.validation import model_in
+from tests.config.config_trees import EDGE, FILMS, SHIELD
 
 ROOT = Path(__file__).parents[2]
 

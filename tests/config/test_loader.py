@@ -3,13 +3,13 @@ from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
-from config_trees import EDGE, FILMS, SHIELD
 
 from cdn.config.addresses import ListenAddress, Url
 from cdn.config.loader import load, load_edge, load_shield
 from cdn.config.models import CacheConfig, EdgeConfig, ShieldConfig, needs_restart
 from cdn.config.problems import ConfigError
 from cdn.semantics.policy import CachePolicy
+from tests.config.config_trees import EDGE, FILMS, SHIELD
 
 
 def problems(path: Path, environ=None) -> list[str]:

@@ -1,9 +1,9 @@
 """The circuit breaker, under a clock that only the test moves."""
 
 import pytest
-from tests.upstream.scripted import Clock
 
 from cdn.upstream.health import HealthTracker, NodeState
+from tests.upstream.scripted import Clock
 
 
 @pytest.fixture

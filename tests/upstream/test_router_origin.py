@@ -1,7 +1,6 @@
 """Origins: addresses in order, healthy first, one retry."""
 
 import pytest
-from tests.upstream.scripted import Answer, Clock, ScriptedFetcher, endpoint, get, one_piece
 
 from cdn.upstream.errors import (
     ClosedBeforeHead,
@@ -14,6 +13,7 @@ from cdn.upstream.errors import (
 from cdn.upstream.exchange import Deadlines
 from cdn.upstream.health import HealthTracker
 from cdn.upstream.origin_router import OriginRouter
+from tests.upstream.scripted import Answer, Clock, ScriptedFetcher, endpoint, get, one_piece
 
 REFUSED = ConnectRefused("http://first:8080", "refused")
 

@@ -3,12 +3,12 @@
 import asyncio
 
 import pytest
-from tests.upstream.scripted import Answer, Clock, Hanging, ScriptedFetcher, endpoint, get, read_all
 
 from cdn.hashing.ring import HashRing
 from cdn.upstream.errors import BodyCutShort, ConnectRefused, IdleTimeout
 from cdn.upstream.health import HealthTracker
 from cdn.upstream.shield_router import ShieldRouter
+from tests.upstream.scripted import Answer, Clock, Hanging, ScriptedFetcher, endpoint, get, read_all
 
 KEY = b"key"
 WEIGHTS = {"yokohama": 1.0, "saitama": 1.0}

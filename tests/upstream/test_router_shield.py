@@ -3,16 +3,6 @@
 import asyncio
 
 import pytest
-from tests.upstream.scripted import (
-    Answer,
-    Clock,
-    Hanging,
-    ScriptedFetcher,
-    endpoint,
-    get,
-    one_piece,
-    read_all,
-)
 
 from cdn.hashing.ring import HashRing
 from cdn.semantics.message import Fields, Request
@@ -26,6 +16,16 @@ from cdn.upstream.errors import (
 from cdn.upstream.exchange import Deadlines
 from cdn.upstream.health import HealthTracker
 from cdn.upstream.shield_router import ShieldRouter, forwarded
+from tests.upstream.scripted import (
+    Answer,
+    Clock,
+    Hanging,
+    ScriptedFetcher,
+    endpoint,
+    get,
+    one_piece,
+    read_all,
+)
 
 NAMES = ("yokohama", "saitama", "tokyo")
 KEY = b"key"

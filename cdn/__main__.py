@@ -1,0 +1,5 @@
+"""`python -m cdn`."""
+
+from cdn.cli import main
+
+main()
