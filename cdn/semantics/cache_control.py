@@ -2,13 +2,14 @@
 
 Strategy: both fields parse into one frozen `CacheControl`; rules read attributes and never text.
 A number that is no number is 0, so that broken freshness means stale (RFC 9111 §4.2.1), and where
-a directive is repeated the first one counts, but no-cache and private never lose by it. Results for
-values of usual length are remembered, since sites repeat themselves.
+a directive is repeated the first one counts; only no-cache and private hold as far as any of theirs
+says. Results for values of usual length are remembered, since sites repeat themselves.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -33,7 +34,6 @@ _DIRECTIVE = re.compile(
 )
 _SECONDS = re.compile(r"[0-9]+")
 _TO_COMMA = re.compile(r"[^,]*")
-_QUALIFIED = frozenset({"no-cache", "private"})
 
 Argument = str | int | bool | None
 
@@ -81,24 +81,29 @@ def _seconds(argument: Argument) -> int:
     return 0
 
 
-def _field_names(argument: Argument) -> frozenset[str]:
-    text = argument if isinstance(argument, str) else ""
-    names = frozenset(name.strip(" \t").lower() for name in text.split(",")) - {""}
-    # What is no list of names qualifies nothing: the directive then holds for the whole response.
-    return names if all(map(_TOKEN.fullmatch, names)) else frozenset()
+def _field_names(arguments: Sequence[Argument]) -> frozenset[str]:
+    """What a directive is limited to; nothing where one occurrence of it has no list of names."""
+    named: set[str] = set()
+    for argument in arguments:
+        text = argument if isinstance(argument, str) else ""
+        names = {name.strip(" \t").lower() for name in text.split(",")} - {""}
+        if not names or not all(map(_TOKEN.fullmatch, names)):
+            return frozenset()
+        named |= names
+    return frozenset(named)
 
 
-def _collect(arguments: dict[str, Argument]) -> CacheControl:
+def _collect(arguments: dict[str, list[Argument]]) -> CacheControl:
     def flag(name: str) -> bool:
-        return arguments.get(name, False) is not False
+        return name in arguments and arguments[name][0] is not False
 
     def delta(name: str) -> int | None:
-        return _seconds(arguments[name]) if name in arguments else None
+        return _seconds(arguments[name][0]) if name in arguments else None
 
-    no_cache_fields = _field_names(arguments.get("no-cache"))
-    private_fields = _field_names(arguments.get("private"))
+    no_cache_fields = _field_names(arguments.get("no-cache", ()))
+    private_fields = _field_names(arguments.get("private", ()))
     max_stale = delta("max-stale")
-    if max_stale is not None and arguments["max-stale"] in (None, True):
+    if max_stale is not None and arguments["max-stale"][0] in (None, True):
         max_stale = MAX_DELTA  # RFC 9111 §5.2.1.2: without an argument, of any age
     return CacheControl(
         max_age=delta("max-age"),
@@ -134,7 +139,7 @@ def parse_cache_control(value: str | None) -> CacheControl:
 
 
 def _parse(value: str) -> CacheControl:
-    arguments: dict[str, Argument] = {}
+    arguments: dict[str, list[Argument]] = {}
     position = 0
     while (position := _end(_BETWEEN, value, position)) < len(value):
         match = _DIRECTIVE.match(value, position)
@@ -142,12 +147,7 @@ def _parse(value: str) -> CacheControl:
             position = _end(_TO_COMMA, value, position)
             continue
         position = match.end()
-        name, argument = match["name"].lower(), _argument(match)
-        if name in _QUALIFIED and name in arguments:
-            argument = _both(arguments[name], argument)
-        elif name in arguments:
-            continue
-        arguments[name] = argument
+        arguments.setdefault(match["name"].lower(), []).append(_argument(match))
     return _collect(arguments)
 
 
@@ -169,11 +169,6 @@ def _argument(match: re.Match[str]) -> Argument:
     return None if bare is None else bare.rstrip(" \t")
 
 
-def _both(one: Argument, other: Argument) -> Argument:
-    """Two arguments of no-cache or private: without field names in either, nothing is spared."""
-    return f"{one},{other}" if _field_names(one) and _field_names(other) else None
-
-
 def parse_targeted(value: str) -> CacheControl | None:
     """Reads CDN-Cache-Control, a structured Dictionary (RFC 9213 §2.1); None where its syntax is
     invalid or it is empty, which means: as if the field were not there (§2.2)."""
@@ -187,12 +182,12 @@ def _parse_targeted(value: str) -> CacheControl | None:
         return None
     if not isinstance(members, dict) or not members:
         return None
-    arguments: dict[str, Argument] = {}
+    arguments: dict[str, list[Argument]] = {}
     for name, member in members.items():
         # Parameters carry no meaning here (RFC 9213 §2.1): the bare item is the argument.
         item = member[0] if isinstance(member, tuple) else member
         # A value of a kind that no directive has is a broken argument, not an absent directive.
-        arguments[name] = item if isinstance(item, str | int) else ""
+        arguments[name] = [item if isinstance(item, str | int) else ""]
     return _collect(arguments)
 
 

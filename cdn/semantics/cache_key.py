@@ -8,10 +8,11 @@ keyed is what was asked for. Only scheme and authority are normalised (RFC 9110 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
 from cdn.semantics.message import Request
 
+_ASCII = bytes(range(128)).decode("ascii")
 _DEFAULT_PORT = {"http": "80", "https": "443"}
 
 
@@ -40,24 +41,27 @@ def normalize_authority(scheme: str, authority: str) -> str:
 def normalize_target(url: str) -> tuple[str, str, str]:
     """Splits an absolute http(s) URL into scheme, authority and target as requests are keyed.
 
-    The fragment is dropped, an empty path is "/". Raises ValueError with words for an operator.
+    The fragment is dropped, an empty path is "/", what is not ASCII is percent-encoded as a browser
+    does it (RFC 3986 §2.5). Raises ValueError with words for an operator.
     """
     parts = urlsplit(url)
     scheme = parts.scheme.lower()
     if scheme not in _DEFAULT_PORT or not parts.netloc:
         raise ValueError(f"{url!r} is not an absolute http or https URL; write http://HOST/PATH")
     authority = normalize_authority(scheme, parts.netloc.rpartition("@")[2])
+    if not authority.isascii():
+        raise ValueError(f"{url!r} has a host that is not ASCII; write its xn--… form")
     target = parts.path or "/"
     # urlsplit cannot tell "/a?" from "/a"; the URL's own text can, and the two are two keys.
     if "?" in url.partition("#")[0]:
         target += "?" + parts.query
-    return scheme, authority, target
+    return scheme, authority, quote(target, safe=_ASCII)
 
 
 def key_of_url(url: str) -> bytes:
     """The primary key of an absolute URL. Raises ValueError as `normalize_target` does."""
     scheme, authority, target = normalize_target(url)
-    return f"{scheme}://{authority}{target}".encode("latin-1", "replace")
+    return f"{scheme}://{authority}{target}".encode("latin-1")
 
 
 def resolve(request: Request, reference: str) -> str | None:

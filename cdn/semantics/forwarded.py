@@ -16,16 +16,28 @@ CDN_ID = "iij-cdn"
 LONGEST_CHAIN = 4
 """This many of our nodes in one request's way is a loop, whatever their names."""
 
-_PAIR = re.compile(r'\s*([A-Za-z]+)=(?:"((?:[^"\\]|\\.)*)"|([^;,"\s]*))\s*(?:;|$)')
+_PAIR = re.compile(r'([A-Za-z]+)=(?:"((?:[^"\\]|\\.)*)"|([^;,"\s]*))')
+_BETWEEN = re.compile(r"[ \t]*([;,]|$)[ \t]*")
 
 
 def last_forwarded(fields: Fields) -> dict[str, str]:
-    """Parameters of the last Forwarded element, names in lower case; empty where there is none."""
+    """Parameters of the last Forwarded element (RFC 7239 §4), names in lower case; empty where
+    there is none, or where the line it stands in cannot be read."""
     lines = fields.get_all("forwarded")
-    if not lines:
-        return {}
-    pairs = _PAIR.findall(lines[-1].rpartition(",")[2])
-    return {name.lower(): quoted or bare for name, quoted, bare in pairs}
+    text = lines[-1].strip(" \t") if lines else ""
+    element: dict[str, str] = {}
+    position, ends = 0, ","
+    while position < len(text):
+        if ends == ",":  # a comma in a quoted-string does not get here
+            element = {}
+        pair = _PAIR.match(text, position)
+        between = _BETWEEN.match(text, pair.end()) if pair else None
+        if pair is None or between is None:
+            return {}
+        quoted, bare = pair[2], pair[3]
+        element[pair[1].lower()] = bare if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
+        position, ends = between.end(), between[1]
+    return element
 
 
 def forwarded_client(node: str) -> str:

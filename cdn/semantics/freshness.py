@@ -53,6 +53,7 @@ def stale_forbidden(directives: CacheControl) -> bool:
         directives.must_revalidate
         or directives.proxy_revalidate
         or directives.no_cache
+        or directives.for_one_client  # by a 304 that came after it was stored
         or directives.s_maxage is not None
     )
 

@@ -6,6 +6,7 @@ one `match`. Reasons for forwarding are the words of RFC 9211 §2.2, here as in 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -94,29 +95,39 @@ def _reuse(
     age = current_age(stored, now)
     ttl = freshness_lifetime(stored, policy) - age
     validate = stored if stored.validator else None
-    # RFC 9111 §5.2.2.4: no-cache is used only after validation.
-    if stored.directives.no_cache:
+    if _needs_validation(stored.directives):
         return Forward(Fwd.STALE, validate)
     # RFC 9111 §5.2.1.4, §5.2.1.1, §5.2.1.5 and §5.2.1.3: what this client will take.
     if wants.no_cache or wants.no_store:
         return Forward(Fwd.REQUEST, validate)
-    if wants.max_age is not None and age > wants.max_age and wants.max_stale is None:
+    if wants.max_age is not None and age > wants.max_age + (wants.max_stale or 0):
         return Forward(Fwd.REQUEST, validate)
     # RFC 9111 §4.2: fresh is a lifetime greater than the age.
     if ttl > 0:
         if wants.min_fresh is not None and ttl < wants.min_fresh:
             return Forward(Fwd.REQUEST, validate)
         return Hit(stored, age, ttl)
-    if -ttl < stale_window(stored, policy).while_revalidate and wants.min_fresh is None:
-        return ServeStale(stored, age, ttl, revalidate=True)
-    # RFC 9111 §5.2.1.2: a client may take what is stale, unless the response forbids it.
-    if (
-        wants.max_stale is not None
-        and -ttl <= wants.max_stale
-        and not stale_forbidden(stored.directives)
-    ):
-        return ServeStale(stored, age, ttl, revalidate=False)
+    if -ttl <= _most_stale(wants):
+        if -ttl < stale_window(stored, policy).while_revalidate:
+            return ServeStale(stored, age, ttl, revalidate=True)
+        # RFC 9111 §5.2.1.2: a client may ask for what is stale, unless the response forbids it.
+        if wants.max_stale is not None and not stale_forbidden(stored.directives):
+            return ServeStale(stored, age, ttl, revalidate=False)
     return Forward(Fwd.STALE, validate)
+
+
+def _needs_validation(directives: CacheControl) -> bool:
+    # RFC 9111 §5.2.2.4: no-cache is used only after validation. What has become private since it
+    # was stored (a 304 said so) is asked for anew each time as well.
+    return directives.no_cache or directives.for_one_client
+
+
+def _most_stale(wants: CacheControl) -> float:
+    """How far past its freshness, in seconds, the client takes a response: one that says how fresh
+    it wants it, and no max-stale, takes none that is stale (RFC 9111 §5.2.1.1 to §5.2.1.3)."""
+    if wants.max_stale is not None:
+        return wants.max_stale
+    return math.inf if wants.max_age is None and wants.min_fresh is None else -1.0
 
 
 def stale_on_error(
@@ -124,7 +135,7 @@ def stale_on_error(
 ) -> ServeStale | None:
     """What may be served in place of an error: a 5xx that came (RFC 5861 §4), or no answer at all
     (`disconnected`, RFC 9111 §4.2.4)."""
-    if stored.directives.no_cache:  # RFC 9111 §5.2.2.4: never without validation
+    if _needs_validation(stored.directives):
         return None
     window = stale_window(stored, policy)
     allowed = window.when_disconnected if disconnected else window.if_error

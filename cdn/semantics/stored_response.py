@@ -87,7 +87,7 @@ def make_stored_response(
         fields=fields,
         directives=directives,
         validator=validator_of(response.fields, response_time),
-        explicit_lifetime=_explicit_lifetime(
+        explicit_lifetime=explicit_lifetime(
             response.fields, directives, targeted, received_at, response_time
         ),
         initial_age=_initial_age(response.fields, date, request_time, response_time),
@@ -108,10 +108,11 @@ def _date(fields: Fields, name: str, now: float) -> float | None:
     return None if value is None else parse_http_date(value, year_of(now))
 
 
-def _explicit_lifetime(
+def explicit_lifetime(
     fields: Fields, directives: CacheControl, targeted: bool, date: float, now: float
 ) -> float | None:
-    # RFC 9111 §4.2.1, in its order, for a shared cache.
+    """Seconds of freshness that a response dated `date` gives itself, None where it says nothing
+    (RFC 9111 §4.2.1, in its order, for a shared cache)."""
     if directives.s_maxage is not None:
         return directives.s_maxage
     if directives.max_age is not None:

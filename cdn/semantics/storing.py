@@ -6,12 +6,15 @@ in the response (then later requests need not queue for it: hit-for-miss) or in 
 
 from __future__ import annotations
 
+import math
 from enum import Enum
 
 from cdn.semantics.cache_control import CacheControl, request_directives, response_directives
 from cdn.semantics.freshness import HEURISTIC_STATUSES
+from cdn.semantics.http_date import parse_http_date
 from cdn.semantics.message import Fields, Request, Response
 from cdn.semantics.policy import CachePolicy
+from cdn.semantics.stored_response import explicit_lifetime
 from cdn.semantics.vary import nominated_fields
 
 UNDERSTOOD_STATUSES = HEURISTIC_STATUSES | {302, 303, 307, 400, 401, 403, 416, 500, 502, 503, 504}
@@ -113,15 +116,13 @@ def _authorization_forbids(request: Request, directives: CacheControl) -> NotSto
 def _nothing_to_reuse_by(
     response: Response, directives: CacheControl, targeted: bool
 ) -> NotStoredReason | None:
-    explicit = (
-        directives.s_maxage is not None
-        or directives.max_age is not None
-        or ("expires" in response.fields and not targeted)
-    )
-    # A cookie was set for one viewer, unless the origin says how long all may share it.
-    if "set-cookie" in response.fields and not explicit:
+    # Expires counts from Date (RFC 9111 §4.2.1); without one it is a time in the past here.
+    date = parse_http_date(response.fields.get("date") or "")
+    dated = math.inf if date is None else date
+    lifetime = explicit_lifetime(response.fields, directives, targeted, dated, date or 0.0)
+    if "set-cookie" in response.fields and not shares_cookies(directives, lifetime):
         return NotStoredReason.SET_COOKIE
-    if explicit:
+    if lifetime is not None:
         return None
     # RFC 9111 §3: without explicit freshness, a status that is heuristically cacheable, or public.
     if response.status not in HEURISTIC_STATUSES and not directives.public:
@@ -132,6 +133,12 @@ def _nothing_to_reuse_by(
     if not ("etag" in response.fields or "last-modified" in response.fields):
         return NotStoredReason.NO_FRESHNESS
     return None
+
+
+def shares_cookies(directives: CacheControl, lifetime: float | None) -> bool:
+    """Whether Set-Cookie may be kept: a cookie was set for one viewer, unless the origin says for
+    how long, in seconds, all may share it. "Not at all" is no time."""
+    return bool(lifetime) and not directives.no_cache
 
 
 def storable_fields(fields: Fields) -> Fields:

@@ -12,8 +12,14 @@ from enum import Enum, auto
 
 from cdn.semantics.http_date import format_http_date, parse_http_date, year_of
 from cdn.semantics.message import Fields, Request, Response
-from cdn.semantics.stored_response import StoredResponse, Validator, make_stored_response
-from cdn.semantics.storing import storable_fields
+from cdn.semantics.stored_response import (
+    StoredResponse,
+    Validator,
+    make_stored_response,
+    validator_of,
+)
+from cdn.semantics.storing import shares_cookies, storable_fields
+from cdn.semantics.vary import nominated_fields
 
 CONDITIONS = frozenset(
     {"if-match", "if-none-match", "if-modified-since", "if-unmodified-since", "if-range"}
@@ -50,18 +56,24 @@ def conditional_request(fields: Fields, stored: StoredResponse) -> Fields:
 def identifies(stored: StoredResponse, not_modified: Response) -> bool:
     """Whether a 304 is about this stored response (RFC 9111 §4.3.4).
 
-    A strong validator in it must be the stored one's; without one, it answers our question.
+    A strong validator in it must be the stored one's, a weak one must match it weakly; without
+    any, it answers our question.
     """
-    new = Validator(not_modified.fields.get("etag")).strong_etag
-    return new is None or new == stored.validator.etag
+    fields = not_modified.fields
+    new, old = validator_of(fields, stored.date), stored.validator
+    if new.strong_etag is not None:
+        return new.etag == old.etag
+    if new.etag is not None:
+        return old.etag is not None and _opaque(new.etag) == _opaque(old.etag)
+    return new.last_modified in (None, old.last_modified)
 
 
 def freshen(
     stored: StoredResponse, response: Response, request_time: float, response_time: float
 ) -> StoredResponse:
     """The stored response with a 304's (or a HEAD's) fields taken over (RFC 9111 §3.2)."""
-    news = storable_fields(response.fields).without(_NOT_UPDATED)
-    merged = stored.fields.without(news.names()).adding(*news.lines)
+    news = response.fields.without(_NOT_UPDATED)
+    merged = storable_fields(stored.fields.without(news.names()).adding(*news.lines))
     if "date" not in response.fields:
         # RFC 9110 §6.6.1: a recipient with a clock dates what came without.
         merged = merged.replacing("Date", format_http_date(response_time))
@@ -77,7 +89,15 @@ def freshen(
         response_time=response_time,
         length=stored.length,
     )
-    return replace(made, validator=stored.validator)
+    if "set-cookie" in news and not shares_cookies(made.directives, made.explicit_lifetime):
+        made = replace(made, fields=merged.without({"set-cookie"}))
+    if nominated_fields(merged) != tuple(name for name, _ in stored.variant):
+        # RFC 9111 §4.1: nobody knows for which requests the new Vary selects this response, so
+        # each asks whether it may have it.
+        made = replace(made, directives=replace(made.directives, no_cache=True))
+    # The 304 is about the stored entity tag; Last-Modified may be news.
+    validator = replace(stored.validator, last_modified=made.validator.last_modified)
+    return replace(made, validator=validator)
 
 
 def head_matches(stored: StoredResponse, head: Response, length: int | None) -> bool:
@@ -133,10 +153,14 @@ def _any_matches(value: str, etag: str | None, weak: bool) -> bool:
     if weak:
         # RFC 9110 §8.8.3.2: If-None-Match compares weakly, W/ does not count. An origin's tag
         # without quotes is no entity-tag, but clients hand back what they were given.
-        own = etag.removeprefix("W/")
+        own = _opaque(etag)
         given = _ENTITY_TAG.findall(value) or [value.strip(" \t")]
-        return any(tag.removeprefix("W/") == own for tag in given)
+        return any(_opaque(tag) == own for tag in given)
     return not etag.startswith("W/") and etag in _ENTITY_TAG.findall(value)
+
+
+def _opaque(etag: str) -> str:
+    return etag.removeprefix("W/")
 
 
 def range_applies(request: Request, fields: Fields, now: float) -> bool:

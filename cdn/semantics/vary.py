@@ -21,6 +21,10 @@ class Selectable(Protocol):
     def response_time(self) -> float: ...
 
 
+# RFC 9110 §12.5.2 to §12.5.4: names in these fields are case-insensitive, white space says nothing.
+_CASELESS = frozenset({"accept-charset", "accept-encoding", "accept-language"})
+_BLANKS = {ord(" "): None, ord("\t"): None}
+
 S = TypeVar("S", bound=Selectable)
 
 
@@ -36,19 +40,23 @@ def nominated_fields(response: Fields) -> tuple[str, ...] | None:
 def variant_key(nominated: Iterable[str], request: Fields) -> Variant:
     """The request's value of each nominated field, None where it is absent.
 
-    Lines combine and outer white space is dropped; nothing else is known to be safe for a field
-    we do not know (RFC 9111 §4.1).
+    Lines combine, and what is known to say nothing is dropped: outer white space everywhere, case
+    and inner white space in negotiation by charset, coding and language (RFC 9111 §4.1).
     """
-    return tuple((name, _normalized(request.get(name))) for name in nominated)
+    return tuple((name, _normalized(name, request.get(name))) for name in nominated)
 
 
-def _normalized(value: str | None) -> str | None:
-    return None if value is None else value.strip(" \t")
+def _normalized(name: str, value: str | None) -> str | None:
+    if value is None:
+        return None
+    if name in _CASELESS:
+        return value.translate(_BLANKS).lower()
+    return value.strip(" \t")
 
 
 def variant_matches(variant: Variant, request: Fields) -> bool:
     """Whether a response stored under `variant` may be selected for this request."""
-    return all(_normalized(request.get(name)) == value for name, value in variant)
+    return all(_normalized(name, request.get(name)) == value for name, value in variant)
 
 
 def select(candidates: Iterable[S], request: Fields) -> S | None:

@@ -23,6 +23,10 @@ _OBJECT_OVERHEAD = 1_700
 """Bytes of an object besides texts and content: dataclasses, keys, dictionary entries. Measured
 with tracemalloc (tests/storage/test_memory.py keeps it honest)."""
 
+MOST_VARIANTS = 128
+"""Of one primary key; the oldest goes first. Every look-up walks them all, and a client may send
+whatever it likes in a field that Vary nominates."""
+
 _LINE_OVERHEAD = 160
 """Bytes of a field line besides its text: a tuple and two str."""
 
@@ -113,17 +117,24 @@ class MemoryStore:
     def release(self, size: int) -> None:
         """Gives reserved bytes back."""
         self._reserved -= size
+        self._count()
 
     def insert(self, stored: MemoryObject) -> None:
-        """Puts a complete response in, in place of the one with its key and variant."""
-        name = (stored.response.primary_key, stored.variant)
+        """Puts a complete response in, in place of the one with its key and variant. Where those
+        on their way have reserved what it would need, it is dropped instead."""
+        key, variant = name = (stored.response.primary_key, stored.variant)
         if name in self._objects:
             self._remove(name)
-        self._reserved += stored.size
-        self._evict()
+        if not self.reserve(stored.size):
+            self.counters.evictions += 1
+            return
         self._reserved -= stored.size
+        variants = self._variants.get(key, {})
+        if len(variants) >= MOST_VARIANTS:
+            self._remove((key, next(iter(variants))))
+            self.counters.evictions += 1
         self._objects[name] = stored
-        self._variants.setdefault(name[0], {})[name[1]] = stored
+        self._variants.setdefault(key, {})[variant] = stored
         self._count()
 
     def _evict(self) -> None:

@@ -19,13 +19,14 @@ import struct
 from collections.abc import Callable, Sequence
 from typing import cast
 
-from cdn.gateway.exchange import Answer, ContentCutShort, Exchange, Outcome
+from cdn.gateway.exchange import Answer, ContentCutShort, Outcome
 from cdn.semantics.message import Fields, Response
 from cdn.wire.errors import RequestError
 from cdn.wire.request_content import RequestContent
 from cdn.wire.request_head import RequestHead, check_partial, parse_head
-from cdn.wire.response_head import Framing, choose_framing, encode_head, encode_interim
+from cdn.wire.response_head import Framing, choose_framing, encode_head
 from cdn.wire.rim import Rim
+from cdn.wire.turn import Turn
 
 JOINED = 64 * 1024
 """Ready content up to this many bytes leaves in one write with its head."""
@@ -47,51 +48,6 @@ _READY = (tuple, list)
 _log = logging.getLogger(__name__)
 
 
-class _Turn:
-    """One request and its answer, until the answer's last byte is written."""
-
-    __slots__ = (
-        "answer",
-        "close",
-        "connection",
-        "content",
-        "exchange",
-        "expects_continue",
-        "framing",
-        "keep_alive",
-        "sent",
-        "started",
-        "task",
-    )
-
-    def __init__(
-        self, connection: Http1Connection, head: RequestHead, content: RequestContent | None
-    ) -> None:
-        self.connection = connection
-        self.content = content
-        self.keep_alive = head.keep_alive
-        self.expects_continue = head.expects_continue
-        self.answer: Answer | None = None
-        self.framing: Framing | None = None
-        self.close = False
-        self.sent = 0
-        self.started = connection.loop.time()
-        self.task: asyncio.Task[None] | None = None
-        self.exchange = Exchange(
-            head.request,
-            connection.client,
-            connection.rim.clock(),
-            content,
-            head.content_length,
-            self.send_interim,
-        )
-
-    def send_interim(self, head: Response) -> None:
-        """RFC 9110 §15.2: before the final head only, and never to HTTP/1.0."""
-        if self.framing is None and self.exchange.request.version[1]:
-            self.connection.write_interim(self, encode_interim(head))
-
-
 class Http1Connection(asyncio.Protocol):
     """One client's connection. `rim` is what it shares with the others of its server."""
 
@@ -103,7 +59,7 @@ class Http1Connection(asyncio.Protocol):
         self._buffer: bytes | bytearray = b""
         self._start = 0
         self._scanned = 0
-        self._turn: _Turn | None = None
+        self._turn: Turn | None = None
         self._content: RequestContent | None = None
         self._closing = False
         self._lingered = 0
@@ -229,7 +185,10 @@ class Http1Connection(asyncio.Protocol):
         self.rim.counters.requests += 1
         if head.chunked or head.content_length:
             self._content = RequestContent(head.content_length, self.client, self._content_wanted)
-        turn = self._turn = _Turn(self, head, self._content)
+        arrived, started = self.rim.clock(), self.loop.time()
+        turn = self._turn = Turn(
+            head, self._content, self.client, arrived, started, self._write_interim
+        )
         if self._content is not None:
             data = bytes(self._buffer[self._start :])
             self._buffer, self._start, self._scanned = self._take_content(data), 0, 0
@@ -307,11 +266,11 @@ class Http1Connection(asyncio.Protocol):
 
     # -- answers -----------------------------------------------------------------------------
 
-    def write_interim(self, turn: _Turn, head: bytes) -> None:
+    def _write_interim(self, turn: Turn, head: bytes) -> None:
         if turn is self._turn:
             self._transport.write(head)
 
-    def _frame(self, turn: _Turn, answer: Answer, ready: int | None) -> tuple[bytes, Framing]:
+    def _frame(self, turn: Turn, answer: Answer, ready: int | None) -> tuple[bytes, Framing]:
         """Decides framing and what becomes of the connection; returns the head's bytes."""
         request = turn.exchange.request
         minor = request.version[1]
@@ -327,7 +286,7 @@ class Http1Connection(asyncio.Protocol):
         connection = "close" if turn.close else None if minor else "keep-alive"
         return encode_head(answer.head, framing, connection), framing
 
-    def _send_at_once(self, turn: _Turn, answer: Answer) -> bool:
+    def _send_at_once(self, turn: Turn, answer: Answer) -> bool:
         """One write for all of a small ready answer; False if it takes more than that."""
         content = answer.content
         if not isinstance(content, _READY):
@@ -348,7 +307,7 @@ class Http1Connection(asyncio.Protocol):
         self._end(turn, True)
         return True
 
-    async def _respond(self, turn: _Turn) -> None:
+    async def _respond(self, turn: Turn) -> None:
         """The Task of an answer that is not at hand, or not small."""
         complete = False
         try:
@@ -373,7 +332,7 @@ class Http1Connection(asyncio.Protocol):
         self._end(turn, complete)
         self._serve()
 
-    async def _send_piecewise(self, turn: _Turn, answer: Answer) -> None:
+    async def _send_piecewise(self, turn: Turn, answer: Answer) -> None:
         """Head, then content as fast as the client takes it. Raises ContentCutShort."""
         content = answer.content
         ready = sum(map(len, content)) if isinstance(content, Sequence) else None
@@ -393,7 +352,7 @@ class Http1Connection(asyncio.Protocol):
         if framing.chunked:
             self._transport.write(b"0\r\n\r\n")
 
-    async def _send_piece(self, turn: _Turn, framing: Framing, piece: bytes | memoryview) -> None:
+    async def _send_piece(self, turn: Turn, framing: Framing, piece: bytes | memoryview) -> None:
         if framing.length is not None and turn.sent + len(piece) > framing.length:
             raise ContentCutShort(f"more content than the {framing.length} bytes that were due")
         view = memoryview(piece) if len(piece) > PIECE else piece
@@ -409,7 +368,7 @@ class Http1Connection(asyncio.Protocol):
 
     # -- the end of an answer, and of the connection -----------------------------------------
 
-    def _end(self, turn: _Turn, complete: bool) -> None:
+    def _end(self, turn: Turn, complete: bool) -> None:
         """The answer is written, or will never be. Once per turn."""
         if turn is not self._turn:
             return
@@ -418,7 +377,9 @@ class Http1Connection(asyncio.Protocol):
         if not complete:
             self._give_up(turn)
             self._break(turn)
-        elif turn.close or (self._content is not None and self._content.failed):
+        elif (
+            turn.close or self.rim.draining or (self._content is not None and self._content.failed)
+        ):
             if self._content is None and self._start == len(self._buffer):
                 self._close()
             else:
@@ -446,11 +407,11 @@ class Http1Connection(asyncio.Protocol):
         self._transport.abort()
         self._abandon()
 
-    def _give_up(self, turn: _Turn) -> None:
+    def _give_up(self, turn: Turn) -> None:
         if turn.answer is not None and not isinstance(turn.answer.content, Sequence):
             turn.answer.content.abort()
 
-    def _break(self, turn: _Turn | None = None) -> None:
+    def _break(self, turn: Turn | None = None) -> None:
         """Never a clean end: the client must see that its answer is not whole (RFC 9112 §8)."""
         self._closing = True
         cut = turn is not None and turn.framing is not None and turn.framing.until_close

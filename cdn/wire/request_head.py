@@ -17,6 +17,7 @@ from ipaddress import AddressValueError, IPv6Address
 from httptools import (
     HttpParserError,
     HttpParserInvalidMethodError,
+    HttpParserInvalidURLError,
     HttpParserUpgrade,
     HttpRequestParser,
 )
@@ -44,6 +45,7 @@ _AUTHORITY = re.compile(
     r"((?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})+|\[([0-9A-Fa-f:.]+)\])(?::([0-9]*))?"
 )
 _DEFAULT_PORT = {"http": 80, "https": 443}
+_NO_TARGET = "the target is neither a path nor an http or https URI; begin it with /"
 _ALLOW = ("Allow", "GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH")
 
 # Expect is met by this hop (RFC 9110 §10.1.1).
@@ -160,6 +162,8 @@ def _parse(raw: bytes, lenient_version: bool) -> _Lines:
         pass  # RFC 9110 §7.8: a server may ignore Upgrade; the request is answered as it stands
     except HttpParserInvalidMethodError as fault:
         raise RequestError(501, "method", "unknown method; see RFC 9110 section 9") from fault
+    except HttpParserInvalidURLError as fault:
+        raise RequestError(400, "target", _NO_TARGET) from fault
     except HttpParserError as fault:
         if "method" in str(fault).lower():  # known to llhttp, but of RTSP or the like
             raise RequestError(501, "method", "not a method of HTTP; see RFC 9110") from fault
@@ -190,8 +194,7 @@ def _effective_uri(
             return scheme, authority, "*" if method == "OPTIONS" else "/"
         return scheme, authority, rest if rest[0] == "/" else f"/{rest}"
     if target[0] != "/" and (target != "*" or method != "OPTIONS"):
-        detail = "the target is neither a path nor an http or https URI; begin it with /"
-        raise RequestError(400, "target", detail)
+        raise RequestError(400, "target", _NO_TARGET)
     return scheme, authority, target
 
 

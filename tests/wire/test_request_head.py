@@ -208,6 +208,7 @@ def test_the_default_port_is_the_schemes():
         (b"HTTP://b.example:80", "http://b.example/"),
         (b"http://b.example?y=/", "http://b.example/?y=/"),
         (b"https://b.example:443/", "https://b.example/"),
+        (b"http://[::1]:8080/", "http://[::1]:8080/"),
         (b"https://b.example:80/", "https://b.example:80/"),
         (b"//b.example/x", "http://a.example//b.example/x"),
         (b"/%41?a=b&c", "http://a.example/%41?a=b&c"),
