@@ -187,7 +187,7 @@ class Http1Connection(asyncio.Protocol):
             self._content = RequestContent(head.content_length, self.client, self._content_wanted)
         arrived, started = self.rim.clock(), self.loop.time()
         turn = self._turn = Turn(
-            head, self._content, self.client, arrived, started, self._write_interim
+            head, self._content, self.client, arrived, started, self._transport.write
         )
         if self._content is not None:
             data = bytes(self._buffer[self._start :])
@@ -266,12 +266,9 @@ class Http1Connection(asyncio.Protocol):
 
     # -- answers -----------------------------------------------------------------------------
 
-    def _write_interim(self, turn: Turn, head: bytes) -> None:
-        if turn is self._turn:
-            self._transport.write(head)
-
     def _frame(self, turn: Turn, answer: Answer, ready: int | None) -> tuple[bytes, Framing]:
         """Decides framing and what becomes of the connection; returns the head's bytes."""
+        turn.interim.open = False
         request = turn.exchange.request
         minor = request.version[1]
         framing = turn.framing = choose_framing(answer, ready, request.method, minor)
@@ -373,6 +370,7 @@ class Http1Connection(asyncio.Protocol):
         if turn is not self._turn:
             return
         self._turn = None
+        turn.interim.open = False
         self._quiet_since = now = self.loop.time()
         if not complete:
             self._give_up(turn)

@@ -217,7 +217,10 @@ def normal_authority(value: str, scheme: str) -> str:
 
 
 def _framing(lines: _Lines, minor: int) -> tuple[int | None, bool]:
-    """RFC 9112 §6.3, without any of its repairs: (Content-Length, chunked)."""
+    """RFC 9112 §6.3, without any of its repairs: (Content-Length, chunked).
+
+    llhttp has refused some of this already; that these rules hold must not hang on its settings.
+    """
     lengths = lines.this_hop.get("content-length")
     codings = lines.options("transfer-encoding")
     if codings:

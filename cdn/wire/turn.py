@@ -12,18 +12,33 @@ from cdn.wire.request_head import RequestHead
 from cdn.wire.response_head import Framing, encode_interim
 
 
+class InterimSender:
+    """Relays 1xx heads while it is open: until the final head, and never to HTTP/1.0 (RFC 9110
+    §15.2). It knows nothing of its turn, so that a turn is no cycle and is freed at its end."""
+
+    __slots__ = ("_write", "open")
+
+    def __init__(self, write: Callable[[bytes], None], minor: int) -> None:
+        self._write = write
+        self.open = minor > 0
+
+    def __call__(self, head: Response) -> None:
+        if self.open:
+            self._write(encode_interim(head))
+
+
 class Turn:
     """`arrived` is wall time, `started` the loop's; `framing` is set once the final head is
     decided; `sent` counts bytes of the answer's content."""
 
     __slots__ = (
-        "_write_interim",
         "answer",
         "close",
         "content",
         "exchange",
         "expects_continue",
         "framing",
+        "interim",
         "keep_alive",
         "sent",
         "started",
@@ -37,7 +52,7 @@ class Turn:
         client: str,
         arrived: float,
         started: float,
-        write_interim: Callable[[Turn, bytes], None],
+        write: Callable[[bytes], None],
     ) -> None:
         self.content = content
         self.keep_alive = head.keep_alive
@@ -48,12 +63,8 @@ class Turn:
         self.sent = 0
         self.started = started
         self.task: asyncio.Task[None] | None = None
-        self._write_interim = write_interim
+        request = head.request
+        self.interim = InterimSender(write, request.version[1])
         self.exchange = Exchange(
-            head.request, client, arrived, content, head.content_length, self.send_interim
+            request, client, arrived, content, head.content_length, self.interim
         )
-
-    def send_interim(self, head: Response) -> None:
-        """RFC 9110 §15.2: before the final head only, and never to HTTP/1.0."""
-        if self.framing is None and self.exchange.request.version[1]:
-            self._write_interim(self, encode_interim(head))

@@ -83,6 +83,13 @@ def later(_exchange):
     return None
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    """For a state that tells nobody when it changes."""
+    async with asyncio.timeout(LIMIT):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0)
+
+
 @dataclass
 class Site:
     server: Http1Server

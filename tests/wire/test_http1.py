@@ -8,7 +8,18 @@ import pytest
 from cdn.semantics.message import Fields, Response
 from cdn.upstream.errors import RequestContentFailed
 from cdn.wire.http1 import JOINED
-from tests.wire.rim_kit import CUT, HOST, Pieces, Unending, echo, later, served, streamed, text
+from tests.wire.rim_kit import (
+    CUT,
+    HOST,
+    Pieces,
+    Unending,
+    echo,
+    later,
+    served,
+    streamed,
+    text,
+    until,
+)
 
 GET = b"GET /x HTTP/1.1\r\n" + HOST + b"\r\n"
 LAST = b"GET /last HTTP/1.1\r\n" + HOST + b"Connection: close\r\n\r\n"
@@ -75,11 +86,9 @@ async def test_a_flood_of_pipelined_requests_is_read_no_faster_than_it_is_answer
         client.writer.transport.set_write_buffer_limits(0)
         client.send(GET * 100_000)
         # The flood (4 MB) fits no buffer between us: it stays here until the gate opens.
-        while not site.server.counters.requests:
-            await asyncio.sleep(0)
+        await until(lambda: site.server.counters.requests)
         (connection,) = site.server._rim.connections
-        while connection._reading:
-            await asyncio.sleep(0)
+        await until(lambda: not connection._reading)
         assert len(connection._buffer) < 600_000
         gate.set()
         for _ in range(1000):
@@ -309,11 +318,9 @@ async def test_content_is_read_no_faster_than_the_handler_takes_it():
 
     async with served(later, answer) as site, site.client() as client:
         client.send(post(b"").replace(b"Length: 0", b"Length: %d" % size) + bytes(size))
-        while not site.server.connections:
-            await asyncio.sleep(0)
+        await until(lambda: site.server.connections)
         (connection,) = site.server._rim.connections
-        while connection._reading:
-            await asyncio.sleep(0)
+        await until(lambda: not connection._reading)
         assert connection._content._held < 600_000
         gate.set()
         assert await client.answer() == (
@@ -394,8 +401,7 @@ async def test_a_client_that_goes_in_its_content_fails_the_reader():
     async with served(later, answer) as site:
         async with site.client() as client:
             client.send(post(b"abc")[:-1])
-            while not reading:
-                await asyncio.sleep(0)
+            await until(lambda: bool(reading))
         assert "closed its connection" in str(await asyncio.wait_for(failed, 5))
 
 
@@ -412,8 +418,7 @@ async def test_a_slow_client_holds_the_content_back():
         client.send(GET)
         await client.until(b"\r\n\r\n")
         (connection,) = site.server._rim.connections
-        while connection._room is None:
-            await asyncio.sleep(0)
+        await until(lambda: connection._room is not None)
         for _ in range(100):
             await client.exactly(64 * 1024)
             # Beyond what the two kernels' buffers hold, nothing is read ahead of the client.

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from itertools import pairwise
 
 import pytest
 import uvloop
@@ -48,7 +49,7 @@ async def exchange_in(reads: list[bytes]) -> tuple[bytes, list[str]]:
 
 def split(stream: bytes, cuts: list[int]) -> list[bytes]:
     edges = sorted({0, len(stream), *(cut % len(stream) for cut in cuts)})
-    return [stream[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    return [stream[a:b] for a, b in pairwise(edges)]
 
 
 @examples
