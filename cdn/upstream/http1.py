@@ -30,6 +30,10 @@ _STATUS_LINE = re.compile(r"HTTP/1\.([0-9]) ([1-9][0-9]{2})(?: ([\t -~\x80-\xff]
 _FIELD_LINE = re.compile(
     r"^([!#$%&'*+\-.^_`|~0-9A-Za-z]++)[ \t]*+:[ \t]*+([\t -~\x80-\xff]*+)\r\n", re.MULTILINE
 )
+# RFC 9112 §7.2 and §12.3; with any of them content is not what it seems.
+_CODINGS = frozenset(
+    {"", "chunked", "compress", "x-compress", "deflate", "gzip", "x-gzip", "identity"}
+)
 _MAX_LENGTH_DIGITS = 18
 
 
@@ -147,11 +151,14 @@ def content_framing(method: str, head: ResponseHead) -> tuple[Framing, int | Non
     if head.status == 204:
         return Framing.NONE, 0
     if coding is not None:
-        # §6.3 rule 4 would read other codings until close, but their content is of no use: we
-        # asked for none (no TE) and undo none. The same for chunked over another coding.
-        if coding.lower() != "chunked":
+        codings = {one.strip(" \t").lower() for one in coding.split(",")}
+        if coding.lower() == "chunked":
+            return Framing.CHUNKED, None
+        # §6.3 rule 4: without chunked at the end, until close. Real codings are of no use to us: we
+        # asked for none (no TE) and undo none. A name that is no coding codes nothing.
+        if codings & _CODINGS:
             raise Malformed(f"a transfer coding that was not asked for: {coding[:60]!r}")
-        return Framing.CHUNKED, None
+        return Framing.UNTIL_CLOSE, None
     if length is not None:
         return Framing.LENGTH, length
     return Framing.UNTIL_CLOSE, None
