@@ -72,6 +72,7 @@ class CacheConfig(_Model):
     hit_for_miss: Seconds = _POLICY.hit_for_miss
     request_directives: Flag = _POLICY.request_directives
     relay_cdn_cache_control: Flag = _POLICY.relay_cdn_cache_control
+    normalize_vary: Flag = _POLICY.normalize_vary
 
 
 class ServiceConfig(_Model):

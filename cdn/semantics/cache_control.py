@@ -16,6 +16,7 @@ from functools import lru_cache
 import http_sf
 
 from cdn.semantics.message import Fields
+from cdn.semantics.surrogate import for_all
 
 MAX_DELTA = 2**63 - 1
 """Longer times count as this many seconds (RFC 9111 §1.2.2 asks for 2^31 at least)."""
@@ -198,8 +199,11 @@ def response_directives(fields: Fields) -> tuple[CacheControl, bool]:
     """What governs a response in this cache, and whether it came from a targeted field.
 
     RFC 9213 §2.2: a valid, non-empty targeted field is used alone; Cache-Control and Expires are
-    then ignored.
+    then ignored. Surrogate-Control is such a field, too.
     """
+    surrogate = fields.get("surrogate-control")
+    if surrogate is not None and (for_us := for_all(surrogate)) is not None:
+        return parse_cache_control(for_us), True
     targeted = fields.get("cdn-cache-control")
     if targeted is not None and (directives := parse_targeted(targeted)) is not None:
         return directives, True

@@ -64,6 +64,14 @@ def key_of_url(url: str) -> bytes:
     return f"{scheme}://{authority}{target}".encode("latin-1")
 
 
+def is_url_of(url: str, request: Request) -> bool:
+    """Whether an absolute URL is the request's own."""
+    try:
+        return key_of_url(url) == primary_key(request)
+    except ValueError:
+        return False
+
+
 def resolve(request: Request, reference: str) -> str | None:
     """The absolute URL that `reference` means in this request's context, None if it is none."""
     try:

@@ -36,3 +36,6 @@ class CachePolicy:
 
     relay_cdn_cache_control: bool = True
     """Whether CDN-Cache-Control goes on downstream (RFC 9213 §2.1 lets a cache choose)."""
+
+    normalize_vary: bool = True
+    """Whether request fields that Vary names are compared by what they mean (RFC 9111 §4.1)."""

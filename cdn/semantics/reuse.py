@@ -14,7 +14,9 @@ from cdn.semantics.cache_control import NOTHING_SAID, CacheControl, request_dire
 from cdn.semantics.freshness import current_age, freshness_lifetime, stale_forbidden, stale_window
 from cdn.semantics.message import Request
 from cdn.semantics.policy import CachePolicy
+from cdn.semantics.ranges import parse_range
 from cdn.semantics.stored_response import StoredResponse
+from cdn.semantics.validation import range_applies
 
 
 class Fwd(StrEnum):
@@ -83,6 +85,8 @@ def decide(
         if wants.only_if_cached:
             return OnlyIfCachedMiss()
         return Forward(Fwd.VARY_MISS if other_variants else Fwd.URI_MISS)
+    if not covers(stored, request, now):
+        return OnlyIfCachedMiss() if wants.only_if_cached else Forward(Fwd.PARTIAL)
     decision = _reuse(stored, wants, policy, now)
     if wants.only_if_cached and isinstance(decision, Forward):
         return OnlyIfCachedMiss()
@@ -130,12 +134,26 @@ def _most_stale(wants: CacheControl) -> float:
     return math.inf if wants.max_age is None and wants.min_fresh is None else -1.0
 
 
+def covers(stored: StoredResponse, request: Request, now: float) -> bool:
+    """Whether what is kept of the content is enough for the request (RFC 9111 §3.3)."""
+    present = stored.present
+    if present is None or request.method == "HEAD":
+        return True
+    wanted = request.fields.get("range")
+    if wanted is None or stored.length is None or not range_applies(request, stored.fields, now):
+        return False
+    parts = parse_range(wanted, stored.length)
+    return bool(parts) and all(
+        present.start <= part.start and part.stop <= present.stop for part in parts or ()
+    )
+
+
 def stale_on_error(
     request: Request, stored: StoredResponse, policy: CachePolicy, now: float, disconnected: bool
 ) -> ServeStale | None:
     """What may be served in place of an error: a 5xx that came (RFC 5861 §4), or no answer at all
     (`disconnected`, RFC 9111 §4.2.4)."""
-    if _needs_validation(stored.directives):
+    if _needs_validation(stored.directives) or not covers(stored, request, now):
         return None
     window = stale_window(stored, policy)
     allowed = window.when_disconnected if disconnected else window.if_error

@@ -11,8 +11,10 @@ import re
 from dataclasses import dataclass, replace
 
 from cdn.semantics.cache_control import CacheControl, response_directives
+from cdn.semantics.groups import string_list
 from cdn.semantics.http_date import parse_http_date, year_of
 from cdn.semantics.message import Fields, Response
+from cdn.semantics.ranges import ByteRange
 from cdn.semantics.vary import Variant
 
 _DIGITS = re.compile(r"[0-9]+")
@@ -42,6 +44,8 @@ class StoredResponse:
     `explicit_lifetime` is what the response itself says, None where only a heuristic can tell.
     `initial_age` is RFC 9111 §4.2.3's corrected_initial_age, infinite for an Age nobody can read.
     `length` is the complete representation's length in bytes, None until its end has told.
+    `present`: which of its bytes are kept, None for all. `groups` are its Cache-Groups, `stamp` the
+    epoch at which it was asked for.
     """
 
     primary_key: bytes
@@ -57,6 +61,9 @@ class StoredResponse:
     request_time: float
     response_time: float
     length: int | None
+    present: ByteRange | None = None
+    groups: frozenset[str] = frozenset()
+    stamp: int = 0
 
     def with_length(self, length: int) -> StoredResponse:
         return replace(self, length=length)
@@ -71,6 +78,8 @@ def make_stored_response(
     request_time: float,
     response_time: float,
     length: int | None,
+    present: ByteRange | None = None,
+    stamp: int = 0,
 ) -> StoredResponse:
     """`response` as received, `fields` what of it may be kept (`storing.storable_fields`).
 
@@ -95,6 +104,9 @@ def make_stored_response(
         request_time=request_time,
         response_time=response_time,
         length=length,
+        present=present,
+        groups=string_list(response.fields.get("cache-groups")),
+        stamp=stamp,
     )
 
 
@@ -139,7 +151,11 @@ def _initial_age(
 def _age_value(fields: Fields) -> float:
     if "age" not in fields:
         return 0.0
-    # RFC 9111 §5.1: of a list, the first member counts. A value nobody can read could be any age:
-    # the response is taken for stale.
-    first = (fields.get("age") or "").partition(",")[0].strip(" \t")
+    # A value nobody can read could be any age: the response is taken for stale. So are repeated
+    # lines, also where somebody on the way has joined them with comma and space (RFC 9110 §5.3).
+    value = fields.get("age") or ""
+    if ", " in value:
+        return math.inf
+    # RFC 9111 §5.1: of a list, the first member counts.
+    first = value.partition(",")[0].strip(" \t")
     return float(first) if _DIGITS.fullmatch(first) else math.inf

@@ -10,10 +10,12 @@ import math
 from enum import Enum
 
 from cdn.semantics.cache_control import CacheControl, request_directives, response_directives
+from cdn.semantics.cache_key import is_url_of, resolve
 from cdn.semantics.freshness import HEURISTIC_STATUSES
 from cdn.semantics.http_date import parse_http_date
 from cdn.semantics.message import Fields, Request, Response
 from cdn.semantics.policy import CachePolicy
+from cdn.semantics.ranges import ByteRange, parse_content_range
 from cdn.semantics.stored_response import explicit_lifetime
 from cdn.semantics.vary import nominated_fields
 
@@ -65,25 +67,38 @@ def may_store(request: Request, response: Response, policy: CachePolicy) -> NotS
     """None where the response may be stored for later requests, else the first reason why not."""
     directives, targeted = response_directives(response.fields)
     return (
-        _request_forbids(request, policy)
-        or _status_forbids(response.status, directives)
+        _request_forbids(request, response, policy)
+        or _status_forbids(response, directives)
         or _response_forbids(response, directives)
         or _authorization_forbids(request, directives)
-        or _nothing_to_reuse_by(response, directives, targeted)
+        or _nothing_to_reuse_by(request, response, directives, targeted)
     )
 
 
-def _request_forbids(request: Request, policy: CachePolicy) -> NotStoredReason | None:
+def _request_forbids(
+    request: Request, response: Response, policy: CachePolicy
+) -> NotStoredReason | None:
     # RFC 9111 §3: the method is understood; of GET and HEAD only GET brings what can be reused.
-    if request.method != "GET":
+    # RFC 9110 §9.3.3: an answer to POST may be, for GET, where it says that it is what is there.
+    if request.method != "GET" and not (request.method == "POST" and _is_there(request, response)):
         return NotStoredReason.METHOD
     if policy.request_directives and request_directives(request.fields).no_store:
         return NotStoredReason.REQUEST_NO_STORE
     return None
 
 
-def _status_forbids(status: int, directives: CacheControl) -> NotStoredReason | None:
-    if status == 206:
+def _is_there(request: Request, response: Response) -> bool:
+    location = response.fields.get("content-location")
+    if location is None or response.status != 200:
+        return False
+    url = resolve(request, location)
+    return url is not None and is_url_of(url, request)
+
+
+def _status_forbids(response: Response, directives: CacheControl) -> NotStoredReason | None:
+    status = response.status
+    # RFC 9111 §3.3: a part is stored where it says which part of how much it is.
+    if status == 206 and whole_of_part(response.fields, None) is None:
         return NotStoredReason.PARTIAL
     if status < 200 or status == 304:
         return NotStoredReason.STATUS
@@ -114,7 +129,7 @@ def _authorization_forbids(request: Request, directives: CacheControl) -> NotSto
 
 
 def _nothing_to_reuse_by(
-    response: Response, directives: CacheControl, targeted: bool
+    request: Request, response: Response, directives: CacheControl, targeted: bool
 ) -> NotStoredReason | None:
     # Expires counts from Date (RFC 9111 §4.2.1); without one it is a time in the past here.
     date = parse_http_date(response.fields.get("date") or "")
@@ -124,6 +139,8 @@ def _nothing_to_reuse_by(
         return NotStoredReason.SET_COOKIE
     if lifetime is not None:
         return None
+    if request.method == "POST":  # RFC 9110 §9.3.3: with explicit freshness only
+        return NotStoredReason.METHOD
     # RFC 9111 §3: without explicit freshness, a status that is heuristically cacheable, or public.
     if response.status not in HEURISTIC_STATUSES and not directives.public:
         return (
@@ -139,6 +156,22 @@ def shares_cookies(directives: CacheControl, lifetime: float | None) -> bool:
     """Whether Set-Cookie may be kept: a cookie was set for one viewer, unless the origin says for
     how long, in seconds, all may share it. "Not at all" is no time."""
     return bool(lifetime) and not directives.no_cache
+
+
+def whole_of_part(fields: Fields, length: int | None) -> tuple[ByteRange, int] | None:
+    """The part that a 206 with `length` bytes of content (None: not known yet) carries, and how
+    long the whole is; None where that cannot be relied on (RFC 9110 §14.4, §15.3.7)."""
+    part, size = parse_content_range(fields.get("content-range")) or (None, None)
+    if part is None or size is None:
+        return None
+    if length is None or length == part.length:
+        return part, size
+    # Some senders count the last byte wrong. A part that is said to reach the end ends where its
+    # content ends; any other could be anything.
+    if part.stop != size or not length or length > part.length:
+        return None
+    stop = part.start + length
+    return ByteRange(part.start, stop), stop
 
 
 def storable_fields(fields: Fields) -> Fields:

@@ -88,6 +88,8 @@ def freshen(
         request_time=request_time,
         response_time=response_time,
         length=stored.length,
+        present=stored.present,
+        stamp=stored.stamp,
     )
     if "set-cookie" in news and not shares_cookies(made.directives, made.explicit_lifetime):
         made = replace(made, fields=merged.without({"set-cookie"}))

@@ -43,7 +43,8 @@ class MemoryCounters:
 
 @dataclass(slots=True, eq=False)
 class MemoryObject:
-    """One stored response; `slices` are aligned, of `ranges.SLICE_SIZE` bytes but the last."""
+    """One stored response; `slices` are of `ranges.SLICE_SIZE` bytes but the last, counted from
+    where what is present begins."""
 
     response: StoredResponse
     slices: list[bytes]
@@ -57,8 +58,13 @@ class MemoryObject:
     def response_time(self) -> float:
         return self.response.response_time
 
+    @property
+    def content_language(self) -> str | None:
+        return self.response.fields.get("content-language")
+
     def read(self, part: ByteRange) -> Sequence[memoryview]:
-        return cut(self.slices, part)
+        base = self.response.present.start if self.response.present else 0
+        return cut(self.slices, ByteRange(part.start - base, part.stop - base))
 
 
 Name = tuple[bytes, Variant]

@@ -27,6 +27,9 @@ class StoredObject(Protocol):
     @property
     def response_time(self) -> float: ...
 
+    @property
+    def content_language(self) -> str | None: ...
+
     def read(self, part: ByteRange) -> Sequence[memoryview]:
         """The content's bytes of `part`, which lies within its length; nothing is copied. Stays
         readable after the object has been removed from its store."""

@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.conformance.judge import Judged, Verdict, judge, totals
+from tests.conformance.peers import PEERS
+from tests.conformance.peers import running as peer_running
 from tests.conformance.suite import SuiteUnusable, describe, install, origin, play
 from tests.kit.cdn_nodes import node_process
 
@@ -38,10 +40,12 @@ async def run(arguments: argparse.Namespace, console: Console) -> list[Judged]:
         package = await asyncio.to_thread(install)
         tests = describe(package)
         async with contextlib.AsyncExitStack() as running:
+            upstream = await running.enter_async_context(origin(package, arguments.origin_port))
             if arguments.direct:
                 base = arguments.direct
+            elif arguments.peer:
+                base = await running.enter_async_context(peer_running(arguments.peer, upstream))
             else:
-                upstream = await running.enter_async_context(origin(package))
                 base = await running.enter_async_context(
                     our_cache(upstream, arguments.shield, arguments.flag)
                 )
@@ -89,7 +93,11 @@ def _cells(judged: list[Judged]) -> list[str]:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make conformance ARGS=…")
     parser.add_argument("--shield", action="store_true", help="edge and shield, not edge alone")
-    parser.add_argument("--direct", metavar="URL", help="another cache, already before the origin")
+    parser.add_argument(
+        "--direct", metavar="URL", help="any other cache, with our origin behind it"
+    )
+    parser.add_argument("--origin-port", type=int, default=0, help="where it finds the origin")
+    parser.add_argument("--peer", choices=PEERS, help="start this one and go through it")
     parser.add_argument("--json", action="store_true", help="every verdict, for programs")
     parser.add_argument("--flag", action="append", default=[], help="a flag for our nodes")
     arguments = parser.parse_args()

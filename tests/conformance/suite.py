@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import socket
+import subprocess
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -50,9 +51,7 @@ def install() -> Path:
     return package
 
 
-def _run(command: list[str], folder: Path):
-    import subprocess
-
+def _run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
 
@@ -65,9 +64,9 @@ def describe(package: Path) -> list[dict[str, object]]:
 
 
 @contextlib.asynccontextmanager
-async def origin(package: Path) -> AsyncIterator[str]:
-    """The suite's server; yields its URL."""
-    port = _free_port()
+async def origin(package: Path, port: int = 0) -> AsyncIterator[str]:
+    """The suite's server on `port`, 0 for any; yields its URL."""
+    port = port or _free_port()
     environ = {"protocol": "http", "port": str(port), "pidfile": str(BUILD / "server.pid")}
     process = await asyncio.create_subprocess_exec(
         "node",

@@ -14,6 +14,7 @@ from cdn.semantics.vary import Variant, nominated_fields, select, variant_key, v
 class Candidate:
     variant: Variant
     response_time: float
+    content_language: str | None = None
 
 
 def _fields(*lines: tuple[str, str]) -> Fields:
@@ -62,7 +63,49 @@ def test_case_and_white_space_say_nothing_in_negotiation_by_language_coding_char
     """RFC 9111 §4.1: normalising in ways known to have the same semantics (RFC 9110 §12.5)."""
     variant = variant_key((name.lower(),), _fields((name, "en, de;q=0.5")))
     assert variant_matches(variant, _fields((name, " EN ,\tDe; q=0.5")))
-    assert not variant_matches(variant, _fields((name, "de;q=0.5, en")))  # order may be a ranking
+    assert variant_matches(variant, _fields((name, "de;q=0.50, en;q=1.000")))
+    assert not variant_matches(variant, _fields((name, "de, en;q=0.5")))
+    assert not variant_matches(variant, _fields((name, " EN ,\tDe; q=0.5")), normalize=False)
+
+
+@pytest.mark.parametrize(
+    ("value", "same"),
+    [("1,2", True), (" 1 ,\t2 ", True), ("2,1", False), ("1 2", False), ('"1",2', False)],
+)
+def test_white_space_around_commas_says_nothing_in_any_field(value, same):
+    """RFC 9111 §4.1: by removing white space where the syntax allows it."""
+    assert (
+        variant_matches(variant_key(("foo",), _fields(("Foo", "1, 2"))), _fields(("Foo", value)))
+        is same
+    )
+
+
+def test_commas_inside_quotes_are_left_alone():
+    variant = variant_key(("foo",), _fields(("Foo", '"a, b"')))
+    assert not variant_matches(variant, _fields(("Foo", '"a,b"')))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "answers"),
+    [
+        ("fr;q=0.5, de;q=1.0", True),
+        ("DE", True),
+        ("de, fr", False),  # as good as de: the origin may have it
+        ("de;q=0.5, fr", False),
+        ("de-AT", False),
+        ("not; a; list", False),
+        (",".join(["de"] * 65), False),
+        ("", False),
+        (None, False),
+    ],
+)
+def test_a_language_answers_whoever_wants_it_above_all(wanted, answers):
+    """RFC 9110 §12.5.4; what an origin that has it would select, whatever else it has."""
+    variant = variant_key(("accept-language",), _fields(("Accept-Language", "en, de")))
+    request = _fields() if wanted is None else _fields(("Accept-Language", wanted))
+    assert variant_matches(variant, request, language="de") is answers
+    assert not variant_matches(variant, request, normalize=False, language="de")
+    assert not variant_matches(variant, request)
 
 
 @given(st.dictionaries(st.sampled_from("abc"), st.text(max_size=3)))
