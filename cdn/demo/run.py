@@ -195,7 +195,9 @@ def _is_free(port: int) -> bool:
 
 
 def _show(console: Console, visits: list[Visit], wrong: list[str]) -> None:
-    table = Table(title=f"What happened (viewers of http://{SITE}/)", box=box.SIMPLE_HEAD)
+    # No padding at the edges: then all of it fits into 80 columns.
+    title = f"What happened (viewers of http://{SITE}/)"
+    table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("object", min_width=17, overflow="fold")
     for heading in ("edge", "first", "through", "there", "second"):
         table.add_column(heading, no_wrap=True)
@@ -214,12 +216,13 @@ def _hints(console: Console, cdn: Cdn) -> None:
     for name, url in (cdn.edges | cdn.shields).items():
         console.print(f"  {name:16} {url}   admin {cdn.admin[name]}", highlight=False)
     console.print(f"  {'origin':16} http://{HOST}:{cdn.origin.port}", highlight=False)
-    edge, admin = cdn.edges["edge-a"], cdn.admin["edge-a"]
+    edge, admin = cdn.edges["edge-a"], cdn.admin["edge-a"].removeprefix("unix:")
+    purge = {"url": f"http://{SITE}/"}
     console.print("\nTry in another terminal:", highlight=False)
     for line in (
         f"curl -si -H 'Host: {SITE}' {edge}/ | grep -iE '^(http|age|via|cache-status)'",
         f"curl -s -r 1000-1099 -H 'Host: {SITE}' -o /dev/null -D - {edge}{SEGMENTS[0].path}",
-        f"cdn purge http://{SITE}/ --admin {admin}",
+        f"curl -s --unix-socket {admin} -d '{json.dumps(purge)}' http://edge-a/v1/purge",
     ):
         console.print(f"  {line}", highlight=False, soft_wrap=True)
     console.print("\nRequests as they come; Ctrl-C ends everything.", highlight=False)

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cdn.gateway.exchange import Answer, Content, Outcome
-from cdn.gateway.fill import Arrived, Seat
+from cdn.gateway.fill import Arrived
 from cdn.gateway.relay import Relayed
+from cdn.gateway.seat import Seat
 from cdn.semantics.delivery import (
     Representation,
     age_field,
@@ -20,11 +21,11 @@ from cdn.semantics.delivery import (
     joined_status,
     via,
 )
-from cdn.semantics.freshness import current_age, freshness_lifetime
+from cdn.semantics.freshness import current_age
 from cdn.semantics.message import FieldLine, Fields, Request, Response
 from cdn.semantics.policy import CachePolicy
 from cdn.semantics.ranges import ByteRange, parse_range_specs
-from cdn.semantics.stored_response import StoredResponse
+from cdn.semantics.reuse import Hit, ServeStale
 from cdn.storage.store import StoredObject
 from cdn.upstream.exchange import UpstreamResponse
 
@@ -42,7 +43,7 @@ def from_store(
     node: str,
     request: Request,
     content: StoredObject,
-    response: StoredResponse,
+    use: Hit | ServeStale,
     policy: CachePolicy,
     now: float,
     *,
@@ -50,13 +51,12 @@ def from_store(
     fwd_status: int | None = None,
     detail: str | None = None,
 ) -> Answer:
-    """A stored response. `response` is its head, newer than `content`'s own where it has just been
+    """A stored response. Its head in `use` is newer than `content`'s own where it has just been
     validated; with `fwd` the request had gone upstream first."""
-    age = current_age(response, now)
-    ttl = freshness_lifetime(response, policy) - age
-    status = cache_status(node, fwd=fwd, fwd_status=fwd_status, ttl=ttl, detail=detail)
+    response = use.stored
+    status = cache_status(node, fwd=fwd, fwd_status=fwd_status, ttl=use.ttl, detail=detail)
     fields = _relayable(response.fields, policy)
-    own = (age_field(age), via(fields, node), joined_status(fields, status))
+    own = (age_field(use.age), via(fields, node), joined_status(fields, status))
     selected = Representation(response.status, response.reason, fields, response.length)
     delivery = deliver(request, selected, own, now)
     pieces: list[bytes | memoryview] = []
@@ -65,7 +65,7 @@ def from_store(
             pieces += content.read(segment)
         else:
             pieces.append(segment)
-    cache = fwd or ("hit" if ttl > 0 else "stale")
+    cache = fwd or ("hit" if isinstance(use, Hit) else "stale")
     return Answer(delivery.head, pieces, delivery.length, Outcome(cache=cache))
 
 
@@ -93,7 +93,7 @@ def from_fill(
         detail=None if arrived.reason is None else arrived.reason.word,
     )
     own: tuple[FieldLine, ...] = (via(fields, node), joined_status(fields, status))
-    if "age" in arrived.response.fields:
+    if not leads or "age" in arrived.response.fields:
         # RFC 9111 §5.1: without it, the response would seem to come from the origin just now.
         own = (age_field(current_age(arrived.stored, now)), *own)
     specs = parse_range_specs(request.fields.get("range") or "")
@@ -115,14 +115,17 @@ def from_fill(
 
 
 def passed_on(
-    node: str, request: Request, head: Response, response: UpstreamResponse, *, fwd: str
+    node: str,
+    request: Request,
+    head: Response,
+    response: UpstreamResponse,
+    policy: CachePolicy,
+    *,
+    fwd: str,
 ) -> Answer:
     """A response that only goes through."""
-    status = cache_status(node, fwd=fwd)
-    own = {"via", "cache-status"}
-    fields = head.fields.without(own).adding(
-        via(head.fields, node), joined_status(head.fields, status)
-    )
+    own = (via(head.fields, node), joined_status(head.fields, cache_status(node, fwd=fwd)))
+    fields = _relayable(head.fields, policy).without({"via", "cache-status"}).adding(*own)
     bodiless = request.method == "HEAD" or head.status in (204, 304)
     content: Sequence[bytes] | Content = () if bodiless else Relayed(response)
     if bodiless:

@@ -22,21 +22,21 @@ from cdn.gateway.fill import (
     FillParts,
     Freshened,
     HeadOutcome,
-    Seat,
 )
 from cdn.gateway.forward import forwarded_request, rest_request, whole_request
 from cdn.gateway.relay import Relayed
+from cdn.gateway.seat import Seat
 from cdn.gateway.services import DeliveryService
 from cdn.semantics.http_date import format_http_date
 from cdn.semantics.message import Fields, Request, Response
 from cdn.semantics.ranges import parse_content_range
-from cdn.semantics.reuse import Forward, decide
-from cdn.semantics.stored_response import make_stored_response
+from cdn.semantics.reuse import Forward, Hit, decide, stale_on_error
+from cdn.semantics.stored_response import StoredResponse, make_stored_response
 from cdn.semantics.storing import NotStoredReason, may_store, storable_fields
 from cdn.semantics.validation import freshen, identifies
 from cdn.semantics.vary import Variant, nominated_fields, variant_key
 from cdn.storage.store import Store, StoredObject
-from cdn.upstream.errors import UpstreamError
+from cdn.upstream.errors import MalformedResponse, UpstreamError
 from cdn.upstream.exchange import UpstreamRequest, UpstreamResponse
 
 ANYONE = Request("GET", "http", "", "/", Fields())
@@ -56,12 +56,17 @@ class FlightKey(NamedTuple):
 
 
 class Task(NamedTuple):
-    """One request on its way up: whose, for which service, what a 304 would freshen."""
+    """One request on its way up: whose, for which service, and what is stored for it already."""
 
     exchange: Exchange
     service: DeliveryService
     key: bytes
-    validate: StoredObject | None
+    stored: StoredObject | None = None
+
+    @property
+    def validate(self) -> StoredResponse | None:
+        """What a 304 would freshen."""
+        return self.stored.response if self.stored and self.stored.response.validator else None
 
 
 class Filling:
@@ -150,7 +155,7 @@ class Filling:
         return fill
 
     async def _fetch_whole(self, task: Task) -> tuple[UpstreamResponse, float]:
-        validate = task.validate.response if task.validate is not None else None
+        validate = task.validate
         asked_at = self._clock()
         request = task.exchange.request
         response = await self.fetch(task, whole_request(request, validate))
@@ -162,14 +167,12 @@ class Filling:
         return response, asked_at
 
     def _judge(self, task: Task, response: UpstreamResponse, asked_at: float) -> HeadOutcome:
-        now = self._clock()
+        now, policy = self._clock(), task.service.policy
         head = dated(response.head, now)
-        if task.validate is not None and head.status == 304:
-            fresh = freshen(task.validate.response, head, asked_at, now)
-            self._store.freshen(task.validate, fresh)
-            return Freshened(fresh)
+        if head.status == 304:
+            return self._judge_not_modified(task, response, head, asked_at)
         request = task.exchange.request
-        reason = may_store(request, head, task.service.policy)
+        reason = may_store(request, head, policy)
         nominated = nominated_fields(head.fields) or ()
         stored = make_stored_response(
             primary_key=task.key,
@@ -180,18 +183,51 @@ class Filling:
             response_time=now,
             length=response.length,
         )
+        if reason is None and head.status >= 500 and self._is_covered(task, now):
+            reason = NotStoredReason.SERVER_ERROR
         if reason is not None:
             if reason.in_response and head.status < 500:
-                self._marks[task.key] = task.service.policy.hit_for_miss
+                self._marks[task.key] = policy.hit_for_miss
+                self._drop_unsuitable(task, now)
             return Arrived(head, stored, reason, None)
-        if isinstance(decide(ANYONE, stored, task.service.policy, now), Forward):
+        self._mark(task, stored)
+        writer = self._store.open_writer(stored)
+        too_large = None if writer is not None else NotStoredReason.TOO_LARGE
+        return Arrived(head, stored, too_large, writer)
+
+    def _judge_not_modified(
+        self, task: Task, response: UpstreamResponse, head: Response, asked_at: float
+    ) -> Freshened:
+        if not task.stored or not task.validate or not identifies(task.validate, head):
+            raise MalformedResponse(response.source, "304, which answers nothing that was asked")
+        fresh = freshen(task.validate, head, asked_at, self._clock())
+        self._store.freshen(task.stored, fresh)
+        self._mark(task, fresh)
+        return Freshened(fresh)
+
+    def _drop_unsuitable(self, task: Task, now: float) -> None:
+        # RFC 9111 §4.3.3: a full answer says that what was stored is not suitable any more. While
+        # fresh it is: only this one client would not have it.
+        stored = task.stored
+        if stored is not None and not isinstance(
+            decide(ANYONE, stored.response, task.service.policy, now), Hit
+        ):
+            self._store.remove(task.key)
+
+    def _mark(self, task: Task, stored: StoredResponse) -> None:
+        if isinstance(decide(ANYONE, stored, task.service.policy, self._clock()), Forward):
             # It is of no use to those who wait, nor to the next ones: they need not queue for it.
             self._marks[task.key] = task.service.policy.hit_for_miss
         else:
             self._marks.pop(task.key, None)
-        writer = self._store.open_writer(stored)
-        too_large = None if writer is not None else NotStoredReason.TOO_LARGE
-        return Arrived(head, stored, too_large, writer)
+
+    def _is_covered(self, task: Task, now: float) -> bool:
+        """Whether what is stored is served in place of this error: then it stays."""
+        request, policy = task.exchange.request, task.service.policy
+        return (
+            task.stored is not None
+            and stale_on_error(request, task.stored.response, policy, now, False) is not None
+        )
 
     async def _go_on_alone(
         self, task: Task, fill: Fill, position: int, stop: int | None
@@ -202,6 +238,8 @@ class Filling:
         assert arrived is not None
         validator, request = arrived.stored.validator, task.exchange.request
         limit = None if stop is None else stop - position
+        if not validator:
+            raise ContentCutShort("too slow for what is not stored and has no validator")
         try:
             if (etag := validator.strong_etag) is not None:
                 response = await self.fetch(task, rest_request(request, etag, position, stop))
@@ -223,18 +261,15 @@ def _is_rest(head: Response, etag: str, position: int, stop: int | None) -> bool
         head.status == 206
         and part is not None
         and part[0].start == position
-        and stop in (None, part[0].stop)
+        and part[0].stop == (part[1] if stop is None else stop)
         and head.fields.get("etag") == etag
     )
 
 
 def _same_representation(head: Response, first: Response) -> bool:
-    """Whether the same URL gave the same thing again, by the validators there are, at least one."""
-    names = [name for name in ("etag", "last-modified") if name in first.fields]
-    return (
-        bool(names)
-        and head.status == first.status
-        and all(head.fields.get(name) == first.fields.get(name) for name in names)
+    """Whether the same URL gave the same thing again, by the validators there are."""
+    return head.status == first.status and all(
+        head.fields.get(name) == first.fields.get(name) for name in ("etag", "last-modified")
     )
 
 

@@ -19,9 +19,7 @@ EDGE_SECRET_FIELD = "CDN-Edge-Secret"  # noqa: S105 - the field's name
 _CLAIMS = frozenset(
     {
         "forwarded",
-        "x-forwarded-for",
-        "x-forwarded-host",
-        "x-forwarded-proto",
+        "x-real-ip",
         "via",
         "cdn-loop",
         EDGE_SECRET_FIELD.lower(),
@@ -32,7 +30,7 @@ _CLAIMS = frozenset(
 def forwarded_request(request: Request, node: str) -> Request:
     """`request` with this node added to Via and CDN-Loop, and Host as it was keyed."""
     fields = request.fields
-    kept = fields.without(_CLAIMS)
+    kept = fields.without(_CLAIMS.union(filter(_is_x_forwarded, fields.names())))
     host = fields.get("host")
     # RFC 9112 §3.2.2: an absolute-form target has overruled Host; otherwise it stays as it came.
     if host is None or normalize_authority(request.scheme, host) != request.authority:
@@ -40,6 +38,10 @@ def forwarded_request(request: Request, node: str) -> Request:
     return request.with_fields(
         kept.adding(via(fields, node, request.version), cdn_loop(fields, node))
     )
+
+
+def _is_x_forwarded(name: str) -> bool:
+    return name.startswith("x-forwarded-")
 
 
 def whole_request(request: Request, validate: StoredResponse | None) -> Request:

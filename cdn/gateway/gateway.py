@@ -13,17 +13,20 @@ from dataclasses import dataclass, replace
 from typing import assert_never
 
 from cdn.gateway.answers import from_fill, from_store, passed_on
+from cdn.gateway.asked import Asked, believed
 from cdn.gateway.background import BackgroundTasks
-from cdn.gateway.exchange import Answer, Exchange
-from cdn.gateway.fill import Arrived, Failed, Freshened, Seat
-from cdn.gateway.filling import Filling, FlightKey, Task, dated
+from cdn.gateway.exchange import Answer, ContentCutShort, Exchange
+from cdn.gateway.fill import Arrived, Failed, Freshened
+from cdn.gateway.filling import Filling, FlightKey, dated
 from cdn.gateway.own_answers import own_error
-from cdn.gateway.services import DeliveryService, ServiceTable
-from cdn.semantics.cache_key import key_of_url, normalize_authority, normalize_target, primary_key
-from cdn.semantics.forwarded import forwarded_client, is_loop, last_forwarded
+from cdn.gateway.seat import Seat
+from cdn.gateway.services import ServiceTable
+from cdn.semantics.cache_control import request_directives
+from cdn.semantics.cache_key import key_of_url, normalize_target, primary_key
+from cdn.semantics.forwarded import is_loop
+from cdn.semantics.freshness import current_age, freshness_lifetime
 from cdn.semantics.invalidation import invalidated_keys
-from cdn.semantics.message import Request, Response
-from cdn.semantics.ranges import parse_range_specs
+from cdn.semantics.message import Response
 from cdn.semantics.reuse import (
     CACHEABLE_METHODS,
     Decision,
@@ -35,14 +38,12 @@ from cdn.semantics.reuse import (
     decide,
     stale_on_error,
 )
+from cdn.semantics.stored_response import StoredResponse
 from cdn.semantics.validation import freshen, head_matches
 from cdn.semantics.vary import select, variant_key, variant_matches
 from cdn.storage.store import Store, StoredObject
 from cdn.upstream.errors import NoUpstreamLeft, UpstreamError
 from cdn.upstream.exchange import UpstreamResponse
-
-SEEK = 2 << 20
-"""A range that begins further in than this, in bytes, begins no fill of the whole."""
 
 RETRY_AFTER = 10
 """Seconds told to a client when every upstream is out of service."""
@@ -58,22 +59,6 @@ class GatewayCounters:
     invalidated: int = 0
     purged: int = 0
     stale_on_error: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A request that a delivery service will answer; `exchange` as its peer is believed."""
-
-    exchange: Exchange
-    service: DeliveryService
-    key: bytes
-
-    @property
-    def request(self) -> Request:
-        return self.exchange.request
-
-    def task(self, validate: StoredObject | None = None) -> Task:
-        return Task(self.exchange, self.service, self.key, validate)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +107,7 @@ class Gateway:
             case Hit() | ServeStale():
                 return self._finish(asked, self._serve(asked, found, decision))
             case OnlyIfCachedMiss():
-                return self._only_if_cached(asked)
+                return self._finish(asked, self._only_if_cached(asked))
             case Forward():
                 return None
             case _:
@@ -140,7 +125,9 @@ class Gateway:
             reason = Fwd.BYPASS if asked.request.method in CACHEABLE_METHODS else Fwd.METHOD
             return await self._pass_on(asked, reason, None)
         nominated: tuple[str, ...] | None = None
-        alone = False
+        # What comes for one who forbids to store it (RFC 9111 §5.2.1.5) is for nobody who waits.
+        obeyed = asked.service.policy.request_directives
+        alone = obeyed and request_directives(asked.request.fields).no_store
         while True:
             decision, found = self._decide(asked)
             match decision:
@@ -149,14 +136,13 @@ class Gateway:
                 case OnlyIfCachedMiss():
                     return self._only_if_cached(asked)
                 case Forward(reason=reason, validate=validate):
-                    stale = found if validate is not None else None
-                    if self._goes_through(asked, stale):
+                    if self._goes_through(asked, validate):
                         return await self._pass_on(asked, reason, found)
                     flight = None if alone else self._flight(asked, found, nominated)
-                    ended = await self._fill(asked, reason, found, stale, flight)
+                    ended = await self._fill(asked, reason, found, flight)
                     if isinstance(ended, Answer):
                         return ended
-                    alone = ended.alone or nominated is not None
+                    alone = alone or ended.alone or nominated is not None
                     nominated = ended.nominated
                 case _:
                     assert_never(decision)
@@ -172,7 +158,7 @@ class Gateway:
 
     def _ask(self, exchange: Exchange) -> Asked | Answer:
         if self.trusts(exchange):
-            exchange = _believed(exchange)
+            exchange = believed(exchange)
         request = exchange.request
         service = self.services.match(request.authority)
         if not request.authority:
@@ -206,7 +192,7 @@ class Gateway:
         if isinstance(decision, ServeStale) and decision.revalidate:
             self._revalidate(asked, found)
         policy, now = asked.service.policy, self._clock()
-        return from_store(self.name, asked.request, found, found.response, policy, now)
+        return from_store(self.name, asked.request, found, decision, policy, now)
 
     def _only_if_cached(self, asked: Asked) -> Answer:
         words = "not stored here, and the request asks for nothing else (only-if-cached)"
@@ -216,26 +202,19 @@ class Gateway:
         flight = self._flight(asked, stale, None)
         if self.filling.is_under_way(flight):
             return
-        exchange = replace(asked.exchange, send_interim=None)
-        task = Asked(exchange, asked.service, asked.key).task(
-            stale if stale.response.validator else None
-        )
-        seat, _ = self.filling.join(flight, task)
+        unseen = replace(asked, exchange=replace(asked.exchange, send_interim=None))
+        seat, _ = self.filling.join(flight, unseen.task(stale))
         self._background.start(_read_for_the_store(seat), "revalidation")
 
     # --- upstream -------------------------------------------------------------------------------
 
-    def _goes_through(self, asked: Asked, stale: StoredObject | None) -> bool:
+    def _goes_through(self, asked: Asked, validate: StoredResponse | None) -> bool:
         """Whether the request goes up as it is: HEAD, and ranges that the whole is no way to."""
         if asked.request.method == "HEAD":
             return True
-        wanted = asked.request.fields.get("range")
-        if wanted is None or stale is not None:
+        if "range" not in asked.request.fields or validate is not None:
             return False
-        if self.filling.marked(asked.key):
-            return True
-        specs = parse_range_specs(wanted)
-        return specs is not None and any(first is None or first > SEEK for first, _ in specs)
+        return asked.seeks or self.filling.marked(asked.key)
 
     def _flight(
         self, asked: Asked, found: StoredObject | None, nominated: tuple[str, ...] | None
@@ -252,11 +231,10 @@ class Gateway:
         asked: Asked,
         reason: Fwd,
         found: StoredObject | None,
-        stale: StoredObject | None,
         flight: FlightKey | None,
     ) -> Answer | Again:
         """Through a fill: led, joined, or alone where `flight` is None."""
-        task = asked.task(stale)
+        task = asked.task(found)
         if flight is None or self.filling.marked(asked.key):
             seat, leads = self.filling.alone(task), True
         else:
@@ -268,13 +246,9 @@ class Gateway:
                 case Failed(error=error):
                     return self._failed(asked, found, error)
                 case Freshened(stored=fresh):
-                    if not leads or stale is None:
-                        return Again()
-                    policy, now = asked.service.policy, self._clock()
-                    return from_store(
-                        self.name, asked.request, stale, fresh, policy, now,
-                        fwd=reason, fwd_status=304,
-                    )  # fmt: skip
+                    if not leads or found is None:
+                        return Again(alone=True)
+                    return self._validated(asked, reason, found, fresh)
                 case Arrived():
                     if (answer := self._instead_of_error(asked, found, head.response)) is not None:
                         return answer
@@ -290,6 +264,16 @@ class Gateway:
         finally:
             if not seated:
                 seat.leave()
+
+    def _validated(
+        self, asked: Asked, reason: Fwd, found: StoredObject, fresh: StoredResponse
+    ) -> Answer:
+        policy, now = asked.service.policy, self._clock()
+        age = current_age(fresh, now)
+        use = Hit(fresh, age, freshness_lifetime(fresh, policy) - age)
+        return from_store(
+            self.name, asked.request, found, use, policy, now, fwd=reason, fwd_status=304
+        )
 
     def _not_for(self, asked: Asked, head: Arrived) -> Again | None:
         """Why a follower cannot have what the leader got."""
@@ -314,7 +298,8 @@ class Gateway:
             self.counters.invalidated += self._remove(key)
         if asked.request.method == "HEAD" and found is not None and head.status == 200:
             self._update_by_head(asked, found, head, response)
-        return passed_on(self.name, asked.request, head, response, fwd=reason)
+        policy = asked.service.policy
+        return passed_on(self.name, asked.request, head, response, policy, fwd=reason)
 
     def _update_by_head(
         self, asked: Asked, found: StoredObject, head: Response, response: UpstreamResponse
@@ -366,12 +351,13 @@ class Gateway:
         request, policy, now = asked.request, asked.service.policy, self._clock()
         if found is None or request.method not in CACHEABLE_METHODS:
             return None
-        if stale_on_error(request, found.response, policy, now, disconnected) is None:
+        stale = stale_on_error(request, found.response, policy, now, disconnected)
+        if stale is None:
             return None
         self.counters.stale_on_error += 1
         self._store.touch(found)
         return from_store(
-            self.name, request, found, found.response, policy, now,
+            self.name, request, found, stale, policy, now,
             fwd=Fwd.STALE, fwd_status=fwd_status, detail=detail,
         )  # fmt: skip
 
@@ -392,24 +378,14 @@ class Gateway:
         return self._store.remove(key)
 
 
-def _believed(exchange: Exchange) -> Exchange:
-    """`exchange` with the viewer's scheme and address as our own downstream node tells them."""
-    told = last_forwarded(exchange.request.fields)
-    request = exchange.request
-    scheme = told.get("proto", "")
-    if scheme in ("http", "https") and scheme != request.scheme:
-        authority = normalize_authority(scheme, request.authority)
-        request = replace(request, scheme=scheme, authority=authority)
-    client = forwarded_client(told["for"]) if told.get("for") else exchange.client
-    return replace(exchange, request=request, client=client)
-
-
 async def _read_for_the_store(seat: Seat) -> None:
     """Holds a fill open to its end for nobody but the store."""
     try:
         head = await seat.head()
-        if isinstance(head, Arrived) and head.reason is None:
-            while await seat.read():
+        if isinstance(head, Arrived):
+            while seat.for_the_store and await seat.read():
                 pass
+    except ContentCutShort:
+        pass  # what was stored stays, and the next request tries again
     finally:
         seat.leave()

@@ -27,14 +27,15 @@ def own_error(
     *,
     error: str = "",
     method: str = "GET",
-    service: str = "",
     retry_after: int | None = None,
     source: str = "",
 ) -> Answer:
     """`words` go to the client as they are; `error` is a Proxy-Status error type; `retry_after`
     in seconds."""
-    content = f"{words}\n".encode()
-    detail = words.replace("\\", "\\\\").replace('"', '\\"')
+    # RFC 8941 §3.3.3: a string is printable ASCII; words may quote a peer or a library.
+    printable = "".join(c if " " <= c <= "~" else "?" for c in words)
+    content = f"{printable}\n".encode()
+    detail = printable.replace("\\", "\\\\").replace('"', '\\"')
     proxy_status = node + (f"; error={error}" if error else "") + f'; details="{detail}"'
     lines = [
         ("Date", format_http_date(now)),
@@ -46,5 +47,5 @@ def own_error(
         lines.append(("Retry-After", str(retry_after)))
     head = Response(status, Fields(lines), _REASONS.get(status, ""))
     pieces = () if method == "HEAD" else (content,)
-    outcome = Outcome(service=service, error=error or "own", source=source)
+    outcome = Outcome(error=error or "own", source=source)
     return Answer(head, pieces, len(content), outcome)

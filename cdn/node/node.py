@@ -69,7 +69,7 @@ class Node:
         self._started_at = clock.now()
         monotonic = asyncio.get_running_loop().time
         self._upstreams = Upstreams(UpstreamClient(monotonic), HealthTracker(monotonic))
-        self._background = BackgroundTasks(events.error)
+        self.background = BackgroundTasks(events.error)
         self._store = MemoryStore(config.memory)
         assembly = assemble(config, self._upstreams)
         self.gateway = Gateway(
@@ -77,7 +77,7 @@ class Node:
             services=ServiceTable(assembly.services),
             store=self._store,
             clock=clock.now,
-            background=self._background,
+            background=self.background,
             trusts=assembly.trusts,
         )
         self._operator = config.operator if isinstance(config, EdgeConfig) else ""
@@ -134,7 +134,7 @@ class Node:
         if self._admin is not None:
             self._admin.draining = True
         await self.server.drain(limit)
-        await self._background.close()
+        await self.background.close()
         await self._upstreams.client.close()
         if self._admin is not None:
             await self._admin.stop()

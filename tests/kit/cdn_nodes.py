@@ -55,6 +55,12 @@ class LocalNode:
         host, port = self.node.server.addresses[0]
         self.url = f"http://{host}:{port}"
 
+    async def settled(self) -> None:
+        """Waits until nothing goes on that no client waits for."""
+        async with asyncio.timeout(10):
+            while len(self.node.background):
+                await asyncio.sleep(0)
+
     def outcomes(self) -> list[str]:
         """The outcome word of every request answered, in order."""
         return [record.outcome for record in self.log]

@@ -40,10 +40,22 @@ def test_without_a_date_the_response_is_dated_when_it_came():
 
 @pytest.mark.parametrize(
     ("age", "seconds"),
-    [("0", 0), ("60", 60), ("60,0", 60), ("0,7200", 0), ("0, 0", math.inf), ("60, 60", math.inf),
-     (" 60\t", 60), ("9" * 400, math.inf), ("", math.inf), ("abc", math.inf), ("-60", math.inf), ("60.0", math.inf), ("60;a=b", math.inf),
-     ("²", math.inf)],
-)  # fmt: skip
+    [
+        ("0", 0),
+        (" 60\t", 60),
+        ("60,0", 60),
+        ("0,7200", 0),
+        ("0, 0", math.inf),
+        ("60, 60", math.inf),
+        ("9" * 400, math.inf),
+        ("", math.inf),
+        ("abc", math.inf),
+        ("-60", math.inf),
+        ("60.0", math.inf),
+        ("60;a=b", math.inf),
+        ("²", math.inf),
+    ],
+)
 def test_age_received(age, seconds):
     """RFC 9111 §5.1: of a list the first member; what cannot be read, or came on several lines
     (RFC 9110 §5.3 joins them with comma and space), could be any age."""
