@@ -6,7 +6,7 @@ STAMP := $(VENV)/.stamp
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo check format test bench load clean
+.PHONY: help setup run demo check format test conformance bench load clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ format: $(STAMP) ## Let ruff write what it can
 
 test: $(STAMP) ## All tests, with coverage (ARGS hands options to pytest)
 	@$(BIN)/python -m tests.run $(ARGS)
+
+conformance: $(STAMP) ## The public HTTP cache tests (ARGS=--shield, --peer nginx, --direct URL)
+	@$(BIN)/python -m tests.conformance $(ARGS)
 
 bench: $(STAMP) ## Micro-benchmarks of the hot path
 	@$(BIN)/python -m pytest bench --benchmark-only --benchmark-columns=min,median,ops $(ARGS)

@@ -49,6 +49,8 @@ async def _serve(config: NodeConfig, assemble: Assemble, load: Load) -> None:
     def stop() -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
+            # Python's own handler for SIGINT would wait until the loop wakes for another reason.
+            signal.signal(number, signal.SIG_DFL)
         stopping.set()
 
     loop.add_signal_handler(signal.SIGHUP, reload)
