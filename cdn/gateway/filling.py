@@ -185,6 +185,8 @@ class Filling:
         )
         if reason is None and head.status >= 500 and self._is_covered(task, now):
             reason = NotStoredReason.SERVER_ERROR
+        if reason is None and head.status == 206:
+            reason = NotStoredReason.PARTIAL  # nobody asked for a part: it goes to the asker alone
         if reason is not None:
             if reason.in_response and head.status < 500:
                 self._marks[task.key] = policy.hit_for_miss

@@ -1,0 +1,56 @@
+"""A request as the pipeline sees it: who asks, whom for, and under which key.
+
+Strategy: pure. A peer that is one of our own nodes is believed about its viewer before anything
+else is looked at; nobody else is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from cdn.gateway.exchange import Exchange
+from cdn.gateway.filling import Task
+from cdn.gateway.services import DeliveryService
+from cdn.semantics.cache_key import normalize_authority
+from cdn.semantics.forwarded import forwarded_client, last_forwarded
+from cdn.semantics.message import Request
+from cdn.semantics.ranges import parse_range_specs
+from cdn.storage.store import StoredObject
+
+SEEK = 2 << 20
+"""A range that begins further in than this, in bytes, begins no fill of the whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request that a delivery service will answer; `exchange` as its peer is believed."""
+
+    exchange: Exchange
+    service: DeliveryService
+    key: bytes
+
+    @property
+    def request(self) -> Request:
+        return self.exchange.request
+
+    @property
+    def seeks(self) -> bool:
+        """Whether it wants only what lies far in, which the whole is no way to."""
+        wanted = self.request.fields.get("range")
+        specs = None if wanted is None else parse_range_specs(wanted)
+        return specs is not None and any(first is None or first > SEEK for first, _ in specs)
+
+    def task(self, stored: StoredObject | None = None) -> Task:
+        return Task(self.exchange, self.service, self.key, stored)
+
+
+def believed(exchange: Exchange) -> Exchange:
+    """`exchange` with the viewer's scheme and address as our own downstream node tells them."""
+    told = last_forwarded(exchange.request.fields)
+    request = exchange.request
+    scheme = told.get("proto", "")
+    if scheme in ("http", "https") and scheme != request.scheme:
+        authority = normalize_authority(scheme, request.authority)
+        request = replace(request, scheme=scheme, authority=authority)
+    client = forwarded_client(told["for"]) if told.get("for") else exchange.client
+    return replace(exchange, request=request, client=client)

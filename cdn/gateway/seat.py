@@ -1,0 +1,98 @@
+"""A seat: one client's place at a fill, and the content that it reads there.
+
+Strategy: whoever wants a fill holds a seat from the moment of joining, so that the fill knows for
+whom it goes on; the seat becomes a reader when the head has come. Who is too slow for the window of
+what is not stored goes on by a request of its own, unseen by the client.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cdn.gateway.exchange import Content, ContentCutShort
+
+if TYPE_CHECKING:
+    from cdn.gateway.fill import Fill, HeadOutcome
+
+
+class Seat:
+    """A `Content`: bytes [position, stop) of a fill's. `held` is how many seconds the others have
+    waited for this one; `dropped`: they wait no longer."""
+
+    __slots__ = ("_alone", "_fill", "dropped", "held", "position", "stop")
+
+    def __init__(self, fill: Fill) -> None:
+        self._fill: Fill | None = fill
+        self._alone: Content | None = None
+        self.position = 0
+        self.stop: int | None = None
+        self.held = 0.0
+        self.dropped = False
+
+    async def head(self) -> HeadOutcome:
+        """Waits for the head."""
+        assert self._fill is not None
+        return await self._fill.head()
+
+    @property
+    def length(self) -> int | None:
+        """Bytes of content in all, where known."""
+        return None if self._fill is None else self._fill.length
+
+    @property
+    def source(self) -> str:
+        """Who upstream answers."""
+        return "" if self._fill is None else self._fill.source
+
+    @property
+    def for_the_store(self) -> bool:
+        """Whether reading on still brings something into the store."""
+        return self._fill is not None and self._fill.storing
+
+    def read_only(self, start: int, stop: int) -> None:
+        """Narrows the seat to a part of the content, before the first `read`."""
+        self.position, self.stop = start, stop
+        if self._fill is not None:
+            self._fill.moved()
+
+    async def read(self) -> bytes | memoryview:
+        """See `Content.read`. Raises ContentCutShort."""
+        if self._alone is not None:
+            return await self._alone.read()
+        while (fill := self._fill) is not None:
+            if self.stop is not None and self.position >= self.stop:
+                break
+            if self.dropped:
+                self._alone = await fill.alone(self.position, self.stop)
+                self.leave()
+                return await self._alone.read()
+            if self.position < fill.content.end:
+                return self._take(fill)
+            if fill.complete:
+                break
+            if fill.error is not None:
+                self.leave()
+                raise ContentCutShort(fill.error)
+            await fill.news()
+        self.leave()
+        return b""
+
+    def _take(self, fill: Fill) -> bytes | memoryview:
+        piece = fill.content.at(self.position)
+        if self.stop is not None and len(piece) > self.stop - self.position:
+            piece = memoryview(piece)[: self.stop - self.position]
+        self.position += len(piece)
+        fill.moved()
+        return piece
+
+    def leave(self) -> None:
+        """Leaves the fill. Idempotent."""
+        fill, self._fill = self._fill, None
+        if fill is not None:
+            fill.leave(self)
+
+    def abort(self) -> None:
+        """See `Content.abort`."""
+        self.leave()
+        if self._alone is not None:
+            self._alone.abort()
