@@ -55,7 +55,7 @@ def from_store(
     validated; with `fwd` the request had gone upstream first."""
     response = use.stored
     status = cache_status(node, fwd=fwd, fwd_status=fwd_status, ttl=use.ttl, detail=detail)
-    fields = _relayable(response.fields, policy)
+    fields = _relayable(response.fields, policy, request)
     own = (age_field(use.age), via(fields, node), joined_status(fields, status))
     selected = Representation(response.status, response.reason, fields, response.length)
     delivery = deliver(request, selected, own, now)
@@ -82,7 +82,8 @@ def from_fill(
 ) -> Answer:
     """A response that is arriving. Who asked for it gets every field; who joined gets what may be
     stored of it."""
-    fields = _relayable(arrived.response.fields if leads else arrived.stored.fields, policy)
+    received = arrived.response if leads else arrived.stored
+    fields = _relayable(received.fields, policy, request)
     narrowed = any(name in request.fields for name in _NARROWING)
     status = cache_status(
         node,
@@ -125,7 +126,7 @@ def passed_on(
 ) -> Answer:
     """A response that only goes through."""
     own = (via(head.fields, node), joined_status(head.fields, cache_status(node, fwd=fwd)))
-    fields = _relayable(head.fields, policy).without({"via", "cache-status"}).adding(*own)
+    fields = _relayable(head.fields, policy, request).without({"via", "cache-status"}).adding(*own)
     bodiless = request.method == "HEAD" or head.status in (204, 304)
     content: Sequence[bytes] | Content = () if bodiless else Relayed(response)
     if bodiless:
@@ -135,7 +136,10 @@ def passed_on(
     return Answer(head.with_fields(fields), content, length, outcome)
 
 
-def _relayable(fields: Fields, policy: CachePolicy) -> Fields:
-    if policy.relay_cdn_cache_control:
-        return fields
-    return fields.without({"cdn-cache-control"})
+def _relayable(fields: Fields, policy: CachePolicy, request: Request) -> Fields:
+    # Edge Architecture §2.3: Surrogate-Control goes to surrogates only.
+    if "surrogate-control" in fields and "surrogate-capability" not in request.fields:
+        fields = fields.without({"surrogate-control"})
+    if not policy.relay_cdn_cache_control and "cdn-cache-control" in fields:
+        fields = fields.without({"cdn-cache-control"})
+    return fields

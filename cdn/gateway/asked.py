@@ -40,8 +40,15 @@ class Asked:
         specs = None if wanted is None else parse_range_specs(wanted)
         return specs is not None and any(first is None or first > SEEK for first, _ in specs)
 
-    def task(self, stored: StoredObject | None = None) -> Task:
-        return Task(self.exchange, self.service, self.key, stored)
+    def task(self, stored: StoredObject | None = None, as_is: bool = False) -> Task:
+        return Task(self.exchange, self.service, self.key, stored, as_is)
+
+
+def without_claims(exchange: Exchange) -> Exchange:
+    """`exchange` of a viewer who says to be a surrogate."""
+    request = exchange.request
+    fields = request.fields.without({"surrogate-capability"})
+    return replace(exchange, request=request.with_fields(fields))
 
 
 def believed(exchange: Exchange) -> Exchange:

@@ -265,10 +265,17 @@ class Fill:
         if self._writer is not None and self.content.unsliced:
             self._store(self.content.unsliced)
         if self._writer is not None and self.arrived is not None:
-            self._writer.commit(self.arrived.stored.with_length(self.length))
+            self._commit(self._writer, self.arrived.stored, self.length)
             self._writer = None
-            self._parts.counters.stored += 1
         self.complete = True
+
+    def _commit(self, writer: SliceWriter, stored: StoredResponse, length: int) -> None:
+        part = stored.present
+        if part is not None and part.length != length:
+            writer.abort()  # it was not the part that it said it was
+            return
+        writer.commit(stored if part is not None else stored.with_length(length))
+        self._parts.counters.stored += 1
 
     def _stop_storing(self) -> None:
         if self._writer is not None:

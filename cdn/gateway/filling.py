@@ -7,13 +7,15 @@ the hit-for-miss mark, freshens what was validated.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import NamedTuple
 
-from cachetools import TLRUCache
+from cachetools import LRUCache, TLRUCache
 
 from cdn.gateway.background import BackgroundTasks
 from cdn.gateway.collapse import Collapse, Follower, Leader
+from cdn.gateway.completing import Completed, is_rest
 from cdn.gateway.exchange import Content, ContentCutShort, Exchange
 from cdn.gateway.fill import (
     Arrived,
@@ -29,18 +31,23 @@ from cdn.gateway.seat import Seat
 from cdn.gateway.services import DeliveryService
 from cdn.semantics.http_date import format_http_date
 from cdn.semantics.message import Fields, Request, Response
-from cdn.semantics.ranges import parse_content_range
-from cdn.semantics.reuse import Forward, Hit, decide, stale_on_error
+from cdn.semantics.reuse import Decision, Forward, Hit, covers, decide, stale_on_error
+from cdn.semantics.search import SearchRule, loose_key, parse_no_vary_search, path_key
 from cdn.semantics.stored_response import StoredResponse, make_stored_response
-from cdn.semantics.storing import NotStoredReason, may_store, storable_fields
+from cdn.semantics.storing import NotStoredReason, may_store, storable_fields, whole_of_part
+from cdn.semantics.surrogate import received_by
 from cdn.semantics.validation import freshen, identifies
 from cdn.semantics.vary import Variant, nominated_fields, variant_key
+from cdn.storage.purge_epochs import PurgeEpochs
 from cdn.storage.store import Store, StoredObject
 from cdn.upstream.errors import MalformedResponse, UpstreamError
 from cdn.upstream.exchange import UpstreamRequest, UpstreamResponse
 
 ANYONE = Request("GET", "http", "", "/", Fields())
 """A request that wants nothing in particular: what may be reused at all, may be for this one."""
+
+MOST_RULES = 65_536
+"""Paths whose No-Vary-Search is remembered."""
 
 MOST_MARKS = 65_536
 """Hit-for-miss marks kept at once; the least recently used go first."""
@@ -56,17 +63,35 @@ class FlightKey(NamedTuple):
 
 
 class Task(NamedTuple):
-    """One request on its way up: whose, for which service, and what is stored for it already."""
+    """One request on its way up: whose, for which service, and what is stored for it already.
+    `as_is`: it has gone up as the client sent it, the answer is that one client's."""
 
     exchange: Exchange
     service: DeliveryService
     key: bytes
     stored: StoredObject | None = None
+    as_is: bool = False
+
+    @property
+    def request(self) -> Request:
+        return self.exchange.request
 
     @property
     def validate(self) -> StoredResponse | None:
-        """What a 304 would freshen."""
-        return self.stored.response if self.stored and self.stored.response.validator else None
+        """What a 304 would freshen, and make an answer to this request."""
+        stored = self.stored.response if self.stored else None
+        if stored is None or self.as_is or not stored.validator:
+            return None
+        return stored if covers(stored, self.request, stored.response_time) else None
+
+    @property
+    def part(self) -> StoredObject | None:
+        """What is stored from the beginning on, where this request wants all of it."""
+        stored = self.stored
+        if stored is None or self.as_is or "range" in self.request.fields:
+            return None
+        present = stored.response.present
+        return stored if present is not None and present.start == 0 else None
 
 
 class Filling:
@@ -84,7 +109,16 @@ class Filling:
         self._marks: TLRUCache[bytes, float] = TLRUCache(
             MOST_MARKS, ttu=lambda _, lifetime, now: now + lifetime, timer=clock
         )
+        self._rules: LRUCache[bytes, SearchRule] = LRUCache(MOST_RULES)
+        self.epochs = PurgeEpochs()
         self.counters = FillCounters()
+
+    def names(self, key: bytes) -> tuple[bytes, ...]:
+        """The names under which responses to this primary key may be stored, the likeliest first:
+        looser ones where No-Vary-Search has said what does not matter."""
+        if not self._rules or (rule := self._rules.get(path_key(key))) is None:
+            return (key,)
+        return (loose_key(key, rule), key)
 
     def marked(self, key: bytes) -> bool:
         """Whether hit-for-miss holds: what came last for this URL was for nobody else."""
@@ -106,14 +140,23 @@ class Filling:
         """A seat at a fill that nobody else joins; what it brings may still be stored."""
         return self._begin(task, None).take_seat()
 
+    def carry(self, task: Task, response: UpstreamResponse, asked_at: float) -> Seat:
+        """A seat at a fill of what has come already, for one client and the store."""
+
+        async def fetched() -> tuple[UpstreamResponse, float]:
+            return response, asked_at
+
+        return self._begin(task, None, fetched).take_seat()
+
     def disown(self, key: bytes) -> None:
         """Responses under `key` were purged: those on their way are not stored either."""
+        names = self.names(key)
         for flight, fill in self._flights.under_way():
-            if flight.primary == key:
+            if flight.primary in names:
                 fill.disown()
                 self._flights.land(flight, fill)
         for fill, primary in list(self._alone.items()):
-            if primary == key:
+            if primary in names:
                 fill.disown()
         self._marks.pop(key, None)
 
@@ -131,7 +174,14 @@ class Filling:
             ),
         )
 
-    def _begin(self, task: Task, flight: FlightKey | None) -> Fill:
+    def _begin(
+        self,
+        task: Task,
+        flight: FlightKey | None,
+        fetched: Callable[[], Awaitable[tuple[UpstreamResponse, float]]] | None = None,
+    ) -> Fill:
+        stamp = self.epochs.now
+
         async def fetch() -> tuple[UpstreamResponse, float]:
             return await self._fetch_whole(task)
 
@@ -142,8 +192,8 @@ class Filling:
 
         fill = Fill(
             FillParts(
-                fetch=fetch,
-                on_head=lambda response, asked_at: self._judge(task, response, asked_at),
+                fetch=fetched or fetch,
+                on_head=lambda response, asked_at: self._judge(task, response, asked_at, stamp),
                 landed=landed,
                 go_on_alone=lambda fill, start, stop: self._go_on_alone(task, fill, start, stop),
                 counters=self.counters,
@@ -155,9 +205,13 @@ class Filling:
         return fill
 
     async def _fetch_whole(self, task: Task) -> tuple[UpstreamResponse, float]:
-        validate = task.validate
         asked_at = self._clock()
-        request = task.exchange.request
+        if task.part is not None:
+            completed = await self._fetch_rest(task, task.part)
+            if completed is not None:
+                return completed, asked_at
+        validate, request = task.validate, task.request
+        asked_at = self._clock()
         response = await self.fetch(task, whole_request(request, validate))
         if validate and response.head.status == 304 and not identifies(validate, response.head):
             # RFC 9111 §4.3.4: it is about a response that we do not have.
@@ -166,27 +220,34 @@ class Filling:
             response = await self.fetch(task, whole_request(request, None))
         return response, asked_at
 
-    def _judge(self, task: Task, response: UpstreamResponse, asked_at: float) -> HeadOutcome:
+    async def _fetch_rest(self, task: Task, part: StoredObject) -> UpstreamResponse | None:
+        """The whole, out of what is stored from its beginning and the rest from upstream, or as
+        upstream has it now; None where it takes another request. RFC 9111 §3.4 joins nothing
+        without a strong validator; but an origin that heeds no Range saves asking twice."""
+        present = part.response.present
+        assert present is not None
+        etag = part.response.validator.strong_etag
+        response = await self.fetch(task, rest_request(task.request, etag, present.stop, None))
+        if is_rest(response.head, etag, present.stop, part.response.length):
+            return Completed(part, response)
+        if response.head.status == 200:
+            return response
+        response.abort()
+        return None
+
+    def _judge(
+        self, task: Task, response: UpstreamResponse, asked_at: float, stamp: int
+    ) -> HeadOutcome:
         now, policy = self._clock(), task.service.policy
-        head = dated(response.head, now)
-        if head.status == 304:
+        head = self.received(response.head)
+        if head.status == 304 and not task.as_is:
             return self._judge_not_modified(task, response, head, asked_at)
-        request = task.exchange.request
-        reason = may_store(request, head, policy)
-        nominated = nominated_fields(head.fields) or ()
-        stored = make_stored_response(
-            primary_key=task.key,
-            variant=variant_key(nominated, request.fields),
-            response=head,
-            fields=storable_fields(head.fields),
-            request_time=asked_at,
-            response_time=now,
-            length=response.length,
-        )
+        reason = may_store(task.request, head, policy)
+        stored = self._described(task, response, head, asked_at, stamp)
         if reason is None and head.status >= 500 and self._is_covered(task, now):
             reason = NotStoredReason.SERVER_ERROR
-        if reason is None and head.status == 206:
-            reason = NotStoredReason.PARTIAL  # nobody asked for a part: it goes to the asker alone
+        if reason is None and head.status == 206 and (stored.present is None or not task.as_is):
+            reason = NotStoredReason.PARTIAL  # not what it says, or not what was asked for
         if reason is not None:
             if reason.in_response and head.status < 500:
                 self._marks[task.key] = policy.hit_for_miss
@@ -196,6 +257,42 @@ class Filling:
         writer = self._store.open_writer(stored)
         too_large = None if writer is not None else NotStoredReason.TOO_LARGE
         return Arrived(head, stored, too_large, writer)
+
+    def _described(
+        self, task: Task, response: UpstreamResponse, head: Response, asked_at: float, stamp: int
+    ) -> StoredResponse:
+        """The response as it is, or would be, stored."""
+        fields, request = head.fields, task.request
+        length, present = response.length, None
+        part = whole_of_part(fields, length) if head.status == 206 else None
+        if part is not None:
+            present, length = part
+            fields = fields.without({"content-range"})
+            head = Response(200, fields, "OK")
+        rule = parse_no_vary_search(fields.get("no-vary-search"))
+        if rule is not None:
+            self._rules[path_key(task.key)] = rule
+        return make_stored_response(
+            primary_key=task.key if rule is None else loose_key(task.key, rule),
+            variant=variant_key(
+                nominated_fields(fields) or (), request.fields, task.service.policy.normalize_vary
+            ),
+            response=head,
+            fields=storable_fields(fields),
+            request_time=asked_at,
+            response_time=self._clock(),
+            length=length,
+            present=present,
+            stamp=stamp,
+        )
+
+    def received(self, head: Response) -> Response:
+        """A head from upstream as this node goes by it: with a Date (RFC 9110 §6.6.1 has a
+        recipient with a clock add it), and with what is meant for this node by name."""
+        fields = received_by(head.fields, self._node)
+        if "date" not in fields:
+            fields = fields.adding(("Date", format_http_date(self._clock())))
+        return head if fields is head.fields else head.with_fields(fields)
 
     def _judge_not_modified(
         self, task: Task, response: UpstreamResponse, head: Response, asked_at: float
@@ -211,13 +308,11 @@ class Filling:
         # RFC 9111 §4.3.3: a full answer says that what was stored is not suitable any more. While
         # fresh it is: only this one client would not have it.
         stored = task.stored
-        if stored is not None and not isinstance(
-            decide(ANYONE, stored.response, task.service.policy, now), Hit
-        ):
-            self._store.remove(task.key)
+        if stored is not None and not isinstance(_for_anyone(stored.response, task, now), Hit):
+            self._store.remove(stored.response.primary_key)
 
     def _mark(self, task: Task, stored: StoredResponse) -> None:
-        if isinstance(decide(ANYONE, stored, task.service.policy, self._clock()), Forward):
+        if isinstance(_for_anyone(stored, task, self._clock()), Forward):
             # It is of no use to those who wait, nor to the next ones: they need not queue for it.
             self._marks[task.key] = task.service.policy.hit_for_miss
         else:
@@ -225,7 +320,7 @@ class Filling:
 
     def _is_covered(self, task: Task, now: float) -> bool:
         """Whether what is stored is served in place of this error: then it stays."""
-        request, policy = task.exchange.request, task.service.policy
+        request, policy = task.request, task.service.policy
         return (
             task.stored is not None
             and stale_on_error(request, task.stored.response, policy, now, False) is not None
@@ -238,14 +333,14 @@ class Filling:
         that the bytes fit, else afresh where some validator does. Raises ContentCutShort."""
         arrived = fill.arrived
         assert arrived is not None
-        validator, request = arrived.stored.validator, task.exchange.request
+        validator, request = arrived.stored.validator, task.request
         limit = None if stop is None else stop - position
         if not validator:
             raise ContentCutShort("too slow for what is not stored and has no validator")
         try:
             if (etag := validator.strong_etag) is not None:
                 response = await self.fetch(task, rest_request(request, etag, position, stop))
-                if _is_rest(response.head, etag, position, stop):
+                if is_rest(response.head, etag, position, stop):
                     return Relayed(response, limit=limit)
             else:
                 response = await self.fetch(task, whole_request(request, None))
@@ -257,15 +352,9 @@ class Filling:
         raise ContentCutShort("a slow reader's rest could not be had: the response has changed")
 
 
-def _is_rest(head: Response, etag: str, position: int, stop: int | None) -> bool:
-    part = parse_content_range(head.fields.get("content-range"))
-    return (
-        head.status == 206
-        and part is not None
-        and part[0].start == position
-        and part[0].stop == (part[1] if stop is None else stop)
-        and head.fields.get("etag") == etag
-    )
+def _for_anyone(stored: StoredResponse, task: Task, now: float) -> Decision:
+    """What would become of a request that wants nothing in particular, were all of it kept."""
+    return decide(ANYONE, replace(stored, present=None), task.service.policy, now)
 
 
 def _same_representation(head: Response, first: Response) -> bool:
@@ -273,10 +362,3 @@ def _same_representation(head: Response, first: Response) -> bool:
     return head.status == first.status and all(
         head.fields.get(name) == first.fields.get(name) for name in ("etag", "last-modified")
     )
-
-
-def dated(head: Response, now: float) -> Response:
-    """With a Date: RFC 9110 §6.6.1 has a recipient with a clock add what came without."""
-    if "date" in head.fields:
-        return head
-    return head.with_fields(head.fields.adding(("Date", format_http_date(now))))

@@ -11,6 +11,7 @@ from cdn.semantics.delivery import via
 from cdn.semantics.forwarded import cdn_loop
 from cdn.semantics.message import Request
 from cdn.semantics.stored_response import StoredResponse
+from cdn.semantics.surrogate import capability
 from cdn.semantics.validation import CONDITIONS, conditional_request
 
 EDGE_SECRET_FIELD = "CDN-Edge-Secret"  # noqa: S105 - the field's name
@@ -22,22 +23,23 @@ _CLAIMS = frozenset(
         "x-real-ip",
         "via",
         "cdn-loop",
+        "surrogate-capability",
         EDGE_SECRET_FIELD.lower(),
     }
 )
 
 
 def forwarded_request(request: Request, node: str) -> Request:
-    """`request` with this node added to Via and CDN-Loop, and Host as it was keyed."""
+    """`request` with this node added to Via, CDN-Loop and Surrogate-Capability, and Host as it was
+    keyed."""
     fields = request.fields
     kept = fields.without(_CLAIMS.union(filter(_is_x_forwarded, fields.names())))
     host = fields.get("host")
     # RFC 9112 §3.2.2: an absolute-form target has overruled Host; otherwise it stays as it came.
     if host is None or normalize_authority(request.scheme, host) != request.authority:
         kept = kept.replacing("Host", request.authority)
-    return request.with_fields(
-        kept.adding(via(fields, node, request.version), cdn_loop(fields, node))
-    )
+    own = (via(fields, node, request.version), cdn_loop(fields, node), capability(fields, node))
+    return request.with_fields(kept.adding(*own))
 
 
 def _is_x_forwarded(name: str) -> bool:
@@ -53,11 +55,10 @@ def whole_request(request: Request, validate: StoredResponse | None) -> Request:
     return request.with_fields(fields)
 
 
-def rest_request(request: Request, etag: str, position: int, stop: int | None) -> Request:
-    """Asks for bytes [position, stop) of the representation that has this strong entity tag
-    (RFC 9110 §13.1.5)."""
+def rest_request(request: Request, etag: str | None, position: int, stop: int | None) -> Request:
+    """Asks for bytes [position, stop) of the representation that has this strong entity tag, if
+    there is one to go by (RFC 9110 §13.1.5)."""
     last = "" if stop is None else str(stop - 1)
     fields = request.fields.without(CONDITIONS | {"range"})
-    return request.with_fields(
-        fields.adding(("Range", f"bytes={position}-{last}"), ("If-Range", etag))
-    )
+    fields = fields.adding(("Range", f"bytes={position}-{last}"))
+    return request.with_fields(fields if etag is None else fields.adding(("If-Range", etag)))

@@ -8,16 +8,17 @@ want another variant); whoever waited in vain goes alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import assert_never
 
 from cdn.gateway.answers import from_fill, from_store, passed_on
-from cdn.gateway.asked import Asked, believed
+from cdn.gateway.asked import Asked, believed, without_claims
 from cdn.gateway.background import BackgroundTasks
 from cdn.gateway.exchange import Answer, ContentCutShort, Exchange
 from cdn.gateway.fill import Arrived, Failed, Freshened
-from cdn.gateway.filling import Filling, FlightKey, dated
+from cdn.gateway.filling import Filling, FlightKey, Task
+from cdn.gateway.forward import whole_request
 from cdn.gateway.own_answers import own_error
 from cdn.gateway.seat import Seat
 from cdn.gateway.services import ServiceTable
@@ -25,6 +26,7 @@ from cdn.semantics.cache_control import request_directives
 from cdn.semantics.cache_key import key_of_url, normalize_target, primary_key
 from cdn.semantics.forwarded import is_loop
 from cdn.semantics.freshness import current_age, freshness_lifetime
+from cdn.semantics.groups import group_tags, invalidated_groups
 from cdn.semantics.invalidation import invalidated_keys
 from cdn.semantics.message import Response
 from cdn.semantics.reuse import (
@@ -39,6 +41,7 @@ from cdn.semantics.reuse import (
     stale_on_error,
 )
 from cdn.semantics.stored_response import StoredResponse
+from cdn.semantics.storing import may_store
 from cdn.semantics.validation import freshen, head_matches
 from cdn.semantics.vary import select, variant_key, variant_matches
 from cdn.storage.store import Store, StoredObject
@@ -72,7 +75,8 @@ class Again:
 
 class Gateway:
     """`name` is this node's name in Via, Cache-Status and CDN-Loop. `trusts` tells whether an
-    exchange's peer is one of our own downstream nodes. `services` is swapped whole at reload."""
+    exchange's peer is one of our own downstream nodes; `complain` hears of every upstream that
+    failed a request. `services` is swapped whole at reload."""
 
     def __init__(
         self,
@@ -83,6 +87,7 @@ class Gateway:
         clock: Callable[[], float],
         background: BackgroundTasks,
         trusts: Callable[[Exchange], bool] = lambda _: False,
+        complain: Callable[[UpstreamError], None] = lambda _: None,
     ) -> None:
         self.name = name
         self.services = services
@@ -92,6 +97,7 @@ class Gateway:
         self._store = store
         self._clock = clock
         self._background = background
+        self._complain = complain
 
     # --- the pipeline ---------------------------------------------------------------------------
 
@@ -136,7 +142,7 @@ class Gateway:
                 case OnlyIfCachedMiss():
                     return self._only_if_cached(asked)
                 case Forward(reason=reason, validate=validate):
-                    if self._goes_through(asked, validate):
+                    if self._goes_through(asked, reason, validate):
                         return await self._pass_on(asked, reason, found)
                     flight = None if alone else self._flight(asked, found, nominated)
                     ended = await self._fill(asked, reason, found, flight)
@@ -148,17 +154,34 @@ class Gateway:
                     assert_never(decision)
 
     def _decide(self, asked: Asked) -> tuple[Decision, StoredObject | None]:
-        variants = self._store.lookup(asked.key)
-        found = select(variants, asked.request.fields)
-        stored = None if found is None else found.response
         policy = asked.service.policy
+        variants = self._variants(asked)
+        found = select(variants, asked.request.fields, policy.normalize_vary)
+        stored = None if found is None else found.response
         return decide(asked.request, stored, policy, self._clock(), bool(variants)), found
+
+    def _variants(self, asked: Asked) -> Sequence[StoredObject]:
+        """What is stored for the request's URL, under the name where there is something."""
+        for name in self.filling.names(asked.key):
+            variants = self._store.lookup(name)
+            if any(variant.response.groups for variant in variants):
+                variants = [variant for variant in variants if not self._outdated(variant)]
+            if variants:
+                return variants
+        return ()
+
+    def _outdated(self, stored: StoredObject) -> bool:
+        response = stored.response
+        tags = group_tags(response.primary_key, response.groups)
+        return self.filling.epochs.outdated(tags, response.stamp)
 
     # --- who asks, and whom for -----------------------------------------------------------------
 
     def _ask(self, exchange: Exchange) -> Asked | Answer:
         if self.trusts(exchange):
             exchange = believed(exchange)
+        elif "surrogate-capability" in exchange.request.fields:
+            exchange = without_claims(exchange)
         request = exchange.request
         service = self.services.match(request.authority)
         if not request.authority:
@@ -208,23 +231,26 @@ class Gateway:
 
     # --- upstream -------------------------------------------------------------------------------
 
-    def _goes_through(self, asked: Asked, validate: StoredResponse | None) -> bool:
-        """Whether the request goes up as it is: HEAD, and ranges that the whole is no way to."""
+    def _goes_through(self, asked: Asked, reason: Fwd, validate: StoredResponse | None) -> bool:
+        """Whether the request goes up as it is: HEAD, and ranges that the whole is no way to, or
+        that begin where a stored part ends."""
         if asked.request.method == "HEAD":
             return True
         if "range" not in asked.request.fields or validate is not None:
             return False
-        return asked.seeks or self.filling.marked(asked.key)
+        return reason is Fwd.PARTIAL or asked.seeks or self.filling.marked(asked.key)
 
     def _flight(
         self, asked: Asked, found: StoredObject | None, nominated: tuple[str, ...] | None
     ) -> FlightKey:
-        if nominated is None and (variants := self._store.lookup(asked.key)):
+        if nominated is None and (variants := self._variants(asked)):
             latest = found or max(variants, key=lambda variant: variant.response_time)
             nominated = tuple(name for name, _ in latest.variant)
         fields = asked.request.fields
-        variant = None if nominated is None else variant_key(nominated, fields)
-        return FlightKey(asked.key, variant, "authorization" in fields)
+        normalize = asked.service.policy.normalize_vary
+        variant = None if nominated is None else variant_key(nominated, fields, normalize)
+        name = self.filling.names(asked.key)[0]
+        return FlightKey(name, variant, "authorization" in fields)
 
     async def _fill(
         self,
@@ -279,27 +305,60 @@ class Gateway:
         """Why a follower cannot have what the leader got."""
         if not head.shareable:
             return Again(alone=True)
-        if not variant_matches(head.stored.variant, asked.request.fields):
+        fields, normalize = asked.request.fields, asked.service.policy.normalize_vary
+        if not variant_matches(head.stored.variant, fields, normalize):
             return Again(nominated=tuple(name for name, _ in head.stored.variant))
         decision = decide(asked.request, head.stored, asked.service.policy, self._clock())
         return Again(alone=True) if isinstance(decision, Forward) else None
 
     async def _pass_on(self, asked: Asked, reason: Fwd, found: StoredObject | None) -> Answer:
+        task = asked.task(found, as_is=True)
+        asked_at = self._clock()
         try:
-            response = await self.filling.fetch(asked.task(), asked.request)
+            response = await self.filling.fetch(task, asked.request)
         except UpstreamError as error:
             return self._failed(asked, found, error)
         if (answer := self._instead_of_error(asked, found, response.head)) is not None:
             response.abort()
             return answer
-        head = dated(response.head, self._clock())
-        # RFC 9111 §4.4: before the answer goes down, nothing outdated is left to be served.
-        for key in invalidated_keys(asked.request, head):
-            self.counters.invalidated += self._remove(key)
+        head = self.filling.received(response.head)
+        self._invalidate(asked, head)
+        if _may_be_carried(asked, head):
+            carried = await self._carry(task, response, head, asked_at, reason)
+            if carried is not None:
+                return carried
         if asked.request.method == "HEAD" and found is not None and head.status == 200:
             self._update_by_head(asked, found, head, response)
         policy = asked.service.policy
         return passed_on(self.name, asked.request, head, response, policy, fwd=reason)
+
+    def _invalidate(self, asked: Asked, head: Response) -> None:
+        # RFC 9111 §4.4: before the answer goes down, nothing outdated is left to be served.
+        for key in invalidated_keys(asked.request, head):
+            self.counters.invalidated += self._remove(key)
+        groups = invalidated_groups(asked.request, head)
+        self.filling.epochs.purge(group_tags(asked.key, groups))
+
+    async def _carry(
+        self, task: Task, response: UpstreamResponse, head: Response, asked_at: float, fwd: Fwd
+    ) -> Answer | None:
+        """Through a fill after all, where what came for one may be stored for others: a part of
+        the whole, or what POST says is now there. None where it may not."""
+        policy = task.service.policy
+        if may_store(task.request, head, policy) is not None:
+            return None
+        seat = self.filling.carry(task, response, asked_at)
+        try:
+            arrived = await seat.head()
+        except BaseException:
+            seat.leave()
+            raise
+        assert isinstance(arrived, Arrived)
+        # Its conditions have been met upstream.
+        request = replace(whole_request(task.request, None), method="GET")
+        return from_fill(
+            self.name, request, seat, arrived, policy, self._clock(), fwd=fwd, leads=True
+        )
 
     def _update_by_head(
         self, asked: Asked, found: StoredObject, head: Response, response: UpstreamResponse
@@ -325,6 +384,7 @@ class Gateway:
         return self._stale(asked, found, disconnected, head.status, "stale-if-error")
 
     def _failed(self, asked: Asked, found: StoredObject | None, error: UpstreamError) -> Answer:
+        self._complain(error)
         if error.no_head:
             answer = self._stale(asked, found, True, None, error.proxy_error)
             if answer is not None:
@@ -332,7 +392,7 @@ class Gateway:
         return own_error(
             self.name,
             error.status,
-            f"upstream {error}",
+            error.told,
             self._clock(),
             error=error.proxy_error,
             method=asked.request.method,
@@ -375,7 +435,16 @@ class Gateway:
 
     def _remove(self, key: bytes) -> int:
         self.filling.disown(key)
-        return self._store.remove(key)
+        return sum(map(self._store.remove, self.filling.names(key)))
+
+
+def _may_be_carried(asked: Asked, head: Response) -> bool:
+    """Whether an answer to a request that went up as it was could be stored: a part of what GET
+    would bring, or all of it, or what POST has put there."""
+    if head.status not in (200, 206):
+        return False
+    method, content = asked.request.method, asked.exchange.content
+    return method == "POST" or (method == "GET" and content is None)
 
 
 async def _read_for_the_store(seat: Seat) -> None:

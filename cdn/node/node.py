@@ -23,6 +23,7 @@ from cdn.gateway.gateway import Gateway
 from cdn.gateway.services import ServiceTable
 from cdn.node.assembly import Assemble, Upstreams
 from cdn.node.clock import Clock
+from cdn.node.complaints import Complaints
 from cdn.node.instruments import Instrumented, declare
 from cdn.observe.access_log import AccessLog, LogRecord
 from cdn.observe.events import EventLog
@@ -79,6 +80,7 @@ class Node:
             clock=clock.now,
             background=self.background,
             trusts=assembly.trusts,
+            complain=Complaints(events, clock.now),
         )
         self._operator = config.operator if isinstance(config, EdgeConfig) else ""
         self._log = (

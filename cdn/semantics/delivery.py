@@ -18,16 +18,14 @@ MAX_AGE_FIELD = 2**31
 
 Segment = bytes | ByteRange
 
-# RFC 9110 §15.4.5: a 304 carries no metadata of a content it does not carry. The other fields stay:
-# the next tier freshens what it has stored by them.
+# RFC 9110 §15.4.5: a 304 carries metadata only to guide cache updates, and by RFC 9111 §3.2 these
+# fields are never updated. The others stay: the next tier freshens what it has stored by them.
 _CONTENT_FIELDS = frozenset(
     {
         "accept-ranges",
         "content-encoding",
-        "content-language",
         "content-md5",
         "content-range",
-        "content-type",
     }
 )
 

@@ -14,8 +14,6 @@ from urllib.parse import parse_qsl, urlencode
 
 import http_sf
 
-from cdn.semantics.message import Request
-
 LONGEST_RULE = 1024
 """Characters; a longer field is taken for invalid."""
 
@@ -71,16 +69,15 @@ def _strings(inner_list: object) -> frozenset[str] | None:
     return frozenset(items) if all(isinstance(item, str) for item in items) else None
 
 
-def path_key(request: Request) -> bytes:
+def path_key(primary_key: bytes) -> bytes:
     """What all targets that differ in their query only have in common."""
-    path = request.target.partition("?")[0]
-    return f"{request.scheme}://{request.authority}{path}".encode("latin-1")
+    return primary_key.partition(b"?")[0]
 
 
-def loose_key(request: Request, rule: SearchRule) -> bytes:
-    """The name of the request's target under `rule`: a "#" keeps it apart from all targets."""
-    query = request.target.partition("?")[2]
-    pairs = parse_qsl(query, keep_blank_values=True)
+def loose_key(primary_key: bytes, rule: SearchRule) -> bytes:
+    """The name of a primary key under `rule`: a "#" keeps it apart from all targets."""
+    path, _, query = primary_key.partition(b"?")
+    pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True, encoding="latin-1")
     if rule.ignored is None:
         pairs = [pair for pair in pairs if pair[0] in rule.excepted]
     else:
@@ -89,4 +86,4 @@ def loose_key(request: Request, rule: SearchRule) -> bytes:
         pairs.sort(key=lambda pair: pair[0])
     ignored = "*" if rule.ignored is None else ",".join(sorted(rule.ignored))
     told = (ignored, ",".join(sorted(rule.excepted)), str(rule.any_order), urlencode(pairs))
-    return path_key(request) + b"#" + "#".join(told).encode()
+    return path + b"#" + "#".join(told).encode()

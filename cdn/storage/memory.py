@@ -93,7 +93,8 @@ class MemoryStore:
 
     def open_writer(self, response: StoredResponse) -> MemoryWriter | None:
         overhead = _overhead(response)
-        if overhead + (response.length or 0) > self.largest_object or not self.reserve(overhead):
+        content = response.present.length if response.present else response.length or 0
+        if overhead + content > self.largest_object or not self.reserve(overhead):
             self.counters.refused += 1
             return None
         return MemoryWriter(self, overhead)

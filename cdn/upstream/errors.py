@@ -1,7 +1,7 @@
 """What can go wrong upstream: whose fault it is, what the client is told, whether to try again.
 
 Strategy: every library exception (OSError, ssl, httptools, time-outs) is translated to one of these
-at the rim of `client.py`; nothing above ever sees another kind. Each kind is a class with three
+at the rim of `client.py`; nothing above ever sees another kind. Each kind is a class with its
 facts as class attributes, so that the router and the gateway decide by data, not by type ladders.
 """
 
@@ -18,6 +18,9 @@ class UpstreamError(Exception):
 
     proxy_error: ClassVar[str] = "proxy_internal_error"
     """The error type told to the client in Proxy-Status (RFC 9209 §2.3)."""
+
+    told: ClassVar[str] = "the upstream failed"
+    """What the client is told: never an address, which is for operators only."""
 
     status: ClassVar[int] = 502
     """What the client gets when nothing better can be served."""
@@ -41,18 +44,21 @@ class ConnectRefused(UpstreamError):
     """Nothing listens there, or the network says it cannot be reached."""
 
     proxy_error = "connection_refused"
+    told = "the upstream refused the connection"
 
 
 class NameNotResolved(UpstreamError):
     """The host name has no address."""
 
     proxy_error = "dns_error"
+    told = "the upstream's name has no address"
 
 
 class ConnectTimeout(UpstreamError):
     """No connection (TCP or TLS) within the deadline."""
 
     proxy_error = "connection_timeout"
+    told = "the upstream took too long to accept the connection"
     status = 504
 
 
@@ -60,12 +66,14 @@ class TlsFailed(UpstreamError):
     """The TLS handshake failed, or the certificate is not for this name."""
 
     proxy_error = "tls_certificate_error"
+    told = "no secure connection to the upstream"
 
 
 class FirstByteTimeout(UpstreamError):
     """Connected, asked, and no response head within the deadline. Slow is not dead: no retry."""
 
     proxy_error = "http_response_timeout"
+    told = "the upstream took too long to answer"
     status = 504
     node_failed = False
     retry_elsewhere = False
@@ -75,18 +83,21 @@ class ClosedBeforeHead(UpstreamError):
     """The connection was closed or reset before a whole response head."""
 
     proxy_error = "connection_terminated"
+    told = "the upstream closed the connection without an answer"
 
 
 class MalformedResponse(UpstreamError):
     """What came is not an HTTP/1 response that can be framed safely (RFC 9112 §6.3)."""
 
     proxy_error = "http_protocol_error"
+    told = "the upstream's answer is not valid HTTP"
 
 
 class BodyCutShort(UpstreamError):
     """The head came, the content ended before its framing said so (RFC 9112 §8)."""
 
     proxy_error = "http_response_incomplete"
+    told = "the upstream's answer ended before its time"
     no_head = False
 
 
@@ -94,6 +105,7 @@ class IdleTimeout(BodyCutShort):
     """The head came, then no byte of content within the idle deadline."""
 
     proxy_error = "connection_read_timeout"
+    told = "the upstream's answer stopped coming"
     status = 504
 
 
@@ -101,6 +113,7 @@ class NoUpstreamLeft(UpstreamError):
     """Every upstream that could be asked is out of service just now."""
 
     proxy_error = "destination_unavailable"
+    told = "every upstream is out of service"
     status = 503
     node_failed = False
     retry_elsewhere = False
@@ -110,6 +123,7 @@ class RequestContentFailed(UpstreamError):
     """The client's own request content ended early: nobody upstream is to blame."""
 
     proxy_error = "http_request_error"
+    told = "the request's content ended before its time"
     status = 400
     no_head = False
     node_failed = False

@@ -94,7 +94,8 @@ async def test_a_near_range_fetches_the_whole_and_is_answered_as_soon_as_it_is_h
         assert cdn.origin.count() == 2
 
 
-async def test_a_far_range_goes_up_as_it_is_and_stores_nothing():
+async def test_a_far_range_goes_up_as_it_is_and_is_kept_as_a_part():
+    """RFC 9111 §3.3"""
     content = Pattern(8 * MIB)
     async with tiers() as cdn:
         cdn.origin.on("/a", storable(content, honours_ranges=True))
@@ -103,9 +104,57 @@ async def test_a_far_range_goes_up_as_it_is_and_stores_nothing():
         assert answer.status == 206
         assert answer.content == content.read(5 * MIB, 5 * MIB + 100)
         assert answer.field("content-range") == f"bytes {5 * MIB}-{5 * MIB + 99}/{8 * MIB}"
-        assert answer.field("cache-status") == "shield-yokohama; fwd=uri-miss, edge-a; fwd=uri-miss"
+        assert (
+            answer.field("cache-status")
+            == "shield-yokohama; fwd=uri-miss; stored, edge-a; fwd=uri-miss; stored"
+        )
         assert cdn.origin.requests[0].field("range") == wanted[1]
-        assert cdn.stored() == ()
+        within = await cdn.get("/a", ("Range", f"bytes={5 * MIB + 10}-{5 * MIB + 19}"))
+        assert within.content == content.read(5 * MIB + 10, 5 * MIB + 20)
+        assert "edge-a; hit" in (within.field("cache-status") or "")
+        beyond = await cdn.get("/a", ("Range", f"bytes={6 * MIB}-{6 * MIB + 9}"))
+        assert beyond.content == content.read(6 * MIB, 6 * MIB + 10)
+        assert cdn.origin.count("/a") == 2
+        head = await cdn.get("/a", method="HEAD")
+        assert head.field("content-length") == str(8 * MIB)
+
+
+async def test_a_part_from_the_beginning_is_completed_by_its_rest():
+    """RFC 9111 §3.4: joined under one strong validator, asked for by Range and If-Range."""
+    content = Pattern(3 * MIB)
+    part = f"bytes=0-{MIB - 1}"
+    async with tiers() as cdn:
+        private = [("Cache-Control", "private"), ("ETag", '"a"')]
+        whole = storable(content, honours_ranges=True)
+        cdn.origin.on("/a", Reply(fields=private, content=content, honours_ranges=True))
+        await cdn.get("/a")  # leaves the mark by which the next range goes up as it is
+        cdn.origin.on("/a", whole)
+        assert (await cdn.get("/a", ("Range", part))).status == 206
+        answer = await cdn.get("/a")
+        assert (answer.status, answer.complete) == (200, True)
+        assert answer.content == content.read(0, 3 * MIB)
+        assert answer.field("content-range") is None
+        asked = cdn.origin.requests[-1]
+        assert asked.field("range") == f"bytes={MIB}-"
+        assert asked.field("if-range") == '"v1"'
+        count = cdn.origin.count("/a")
+        assert (await cdn.get("/a")).content == content.read(0, 3 * MIB)
+        assert cdn.origin.count("/a") == count
+
+
+async def test_a_part_is_not_completed_by_another_version():
+    old, new = Pattern(3 * MIB, seed=1), Pattern(3 * MIB, seed=2)
+    async with site() as cdn:
+        private = [("Cache-Control", "private"), ("ETag", '"a"')]
+        cdn.origin.on("/a", Reply(fields=private, content=old, honours_ranges=True))
+        await cdn.get("/a")
+        cdn.origin.on("/a", storable(old, honours_ranges=True))
+        await cdn.get("/a", ("Range", f"bytes=0-{MIB - 1}"))
+        changed = [("Cache-Control", "max-age=60"), ("ETag", '"b"')]
+        cdn.origin.on("/a", Reply(fields=changed, content=new, honours_ranges=True))
+        answer = await cdn.get("/a")
+        assert (answer.status, answer.field("etag")) == (200, '"b"')
+        assert answer.content == new.read(0, 3 * MIB)
 
 
 async def test_a_range_of_what_has_no_known_length_is_the_whole():

@@ -286,7 +286,7 @@ async def test_a_fetch_cancelled_as_its_head_arrives_closes_its_connection():
     async with Peer(half) as peer, Client() as client:
         asking = asyncio.create_task(client.get(peer))
         await peer.asked.reached()
-        while client.counters.bytes_in == 0:  # noqa: ASYNC110 - the very turn of the loop
+        while client.counters.bytes_in == 0:
             await asyncio.sleep(0)
         asking.cancel()
         try:

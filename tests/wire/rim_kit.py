@@ -86,7 +86,7 @@ def later(_exchange):
 async def until(condition: Callable[[], bool]) -> None:
     """For a state that tells nobody when it changes."""
     async with asyncio.timeout(LIMIT):
-        while not condition():  # noqa: ASYNC110
+        while not condition():
             await asyncio.sleep(0)
 
 
