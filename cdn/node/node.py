@@ -96,7 +96,7 @@ class Node:
             on_finished=self._finished,
         )
         self._requests = RequestCounts()
-        self._metrics = self._instrumented()
+        self.declared = self._instrumented()
         token = config.admin.token if config.admin else None
         self._admin = AdminServer(token=token, events=events) if config.admin else None
 
@@ -179,7 +179,7 @@ class Node:
 
     def metrics(self) -> bytes:
         """See `control.protocol.Node.metrics`."""
-        return self._metrics.render()
+        return self.declared.render()
 
     def status(self) -> dict[str, Any]:
         """See `control.protocol.Node.status`."""

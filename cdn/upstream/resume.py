@@ -8,16 +8,15 @@ RFC 9111 §3.4); Last-Modified is not strong enough, for two versions can share 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
 from cdn.semantics.message import Fields, Request, Response
+from cdn.semantics.ranges import parse_content_range
+from cdn.semantics.stored_response import Validator
 from cdn.upstream.errors import BodyCutShort
 from cdn.upstream.exchange import UpstreamResponse
 
-_STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e\x80-\xff]*"')
-_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)", re.IGNORECASE)
 _CONDITIONS = frozenset(
     ("range", "if-range", "if-match", "if-none-match", "if-modified-since", "if-unmodified-since")
 )
@@ -125,14 +124,10 @@ class ResumingResponse:
 
 
 def _strong_etag(fields: Fields) -> str | None:
-    etag = fields.get("etag")
-    return etag if etag is not None and _STRONG_ETAG.fullmatch(etag) else None
+    return Validator(fields.get("etag")).strong_etag
 
 
 def _content_range(fields: Fields) -> tuple[int, int, int | None] | None:
     """First, last, complete length (RFC 9110 §14.4); None where there is none to rely on."""
-    found = _CONTENT_RANGE.fullmatch(fields.get("content-range") or "")
-    if found is None:
-        return None
-    first, last, complete = found.groups()
-    return int(first), int(last), None if complete == "*" else int(complete)
+    found = parse_content_range(fields.get("content-range"))
+    return None if found is None else (found[0].start, found[0].stop - 1, found[1])

@@ -106,8 +106,8 @@ What we do not pass, and why the RFC has it so:
 ## Beyond the suite
 
 What has been added to the standards since is checked by the project's own cases, as data, in
-`tests/conformance/cases`: CDN-Cache-Control (RFC 9213), interim responses, must-understand, ages and
-lifetimes beyond 2^31, stale-while-revalidate, Cache-Groups (RFC 9875), No-Vary-Search, Vary by
+`tests/conformance/cases`: CDN-Cache-Control (RFC 9213), interim responses, must-understand, ages
+and lifetimes beyond 2^31, stale-while-revalidate, Cache-Groups (RFC 9875), No-Vary-Search, Vary by
 normalised field, Surrogate-Control. They are played through an edge alone and through edge and
 shield with a clock of their own (`make test ARGS=tests/conformance/test_cases.py`). A third
 opinion is `tests/conformance/test_machine.py`: random origins and random clients against the real
