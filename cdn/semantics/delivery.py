@@ -59,13 +59,15 @@ def deliver(
 
     `own_fields` are this node's (Age, Via, Cache-Status) and end every answer, 304 and 206 too.
     """
-    fields = selected.fields.without(_OWN_FIELDS)
-    match evaluate_preconditions(request, selected.status, fields, now):
+    # Asked of the fields as they are: a stored response's are indexed already.
+    received = selected.fields
+    fields = received.without(_OWN_FIELDS)
+    match evaluate_preconditions(request, selected.status, received, now):
         case Precondition.NOT_MODIFIED:
             kept = fields.without(_CONTENT_FIELDS).adding(*own_fields)
             return Delivery(Response(304, kept, "Not Modified"), (), None)
         case Precondition.FAILED:
-            kept = Fields((*_dated(fields), *own_fields))
+            kept = Fields((*_dated(received), *own_fields))
             return Delivery(Response(412, kept, "Precondition Failed"), (), 0)
         case Precondition.PASSED:
             pass
@@ -74,11 +76,11 @@ def deliver(
         head = Response(selected.status, fields.adding(*own_fields), selected.reason)
         return Delivery(head, None if request.method == "GET" else (), None)
     if selected.status == 200:
-        if "accept-ranges" not in fields:
+        if "accept-ranges" not in received:
             fields = fields.adding(("Accept-Ranges", "bytes"))
         wanted = request.fields.get("range")
         # RFC 9110 §14.2: Range is defined for GET alone, and holds where If-Range does.
-        if wanted is not None and request.method == "GET" and range_applies(request, fields, now):
+        if wanted is not None and request.method == "GET" and range_applies(request, received, now):
             ranges = parse_range(wanted, length)
             if ranges is not None:
                 # RFC 9110 §14.4: on a 200 Content-Range meant nothing; here it is ours to write.
