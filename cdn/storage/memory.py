@@ -1,22 +1,25 @@
-"""The store of a node without a disk: RAM, byte-accounted, least recently used goes first.
+"""The store of a node without a disk: RAM, byte-accounted; GDG says who goes first.
 
-Strategy: cachetools keeps order and sum; beside it an index from primary key to variants. Writers
-reserve each slice as it comes, so what is still arriving counts and no crowd of fills outgrows the
-budget. Sizes are what an object costs the process, not only its content: a million small objects
-are mostly fields and Python.
+Strategy: cachetools keeps objects and sum, a replacement policy their order; beside it an index
+from primary key to variants. Writers reserve each slice as it comes, so what is still arriving
+counts and no crowd of fills outgrows the budget. Sizes are what an object costs the process, not
+only its content: a million small objects are mostly fields and Python.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
-from cachetools import LRUCache
+from cachetools import Cache
 
 from cdn.semantics.ranges import ByteRange, cut
 from cdn.semantics.stored_response import StoredResponse
 from cdn.semantics.vary import Variant
+from cdn.storage.eviction.greedy_dual import GDG
+from cdn.storage.eviction.policy import EvictionPolicy, K
 from cdn.storage.store import StoredObject
 
 _OBJECT_OVERHEAD = 1_700
@@ -68,6 +71,35 @@ class MemoryObject:
 
 
 Name = tuple[bytes, Variant]
+V = TypeVar("V")
+
+
+class PolicyCache(Cache[K, V]):
+    """A cachetools Cache that evicts what `policy` names; to look an item up is to use it."""
+
+    def __init__(self, policy: EvictionPolicy[K], getsizeof: Callable[[V], int]) -> None:
+        super().__init__(policy.budget, getsizeof)
+        self.policy = policy
+
+    def __getitem__(self, key: K) -> V:
+        self.policy.touch(key)
+        return super().__getitem__(key)
+
+    def __setitem__(self, key: K, value: V) -> None:
+        if key in self:
+            del self[key]
+        super().__setitem__(key, value)
+        self.policy.admit(key, int(self.getsizeof(value)))
+
+    def __delitem__(self, key: K) -> None:
+        super().__delitem__(key)
+        self.policy.remove(key)
+
+    def popitem(self) -> tuple[K, V]:
+        key = self.policy.evict()
+        value = super().__getitem__(key)
+        super().__delitem__(key)
+        return key, value
 
 
 class MemoryStore:
@@ -79,8 +111,8 @@ class MemoryStore:
         self.largest_object = capacity // 8
         self.counters = MemoryCounters()
         self._reserved = 0
-        self._objects: LRUCache[Name, MemoryObject] = LRUCache(
-            maxsize=capacity, getsizeof=lambda stored: stored.size
+        self._objects: PolicyCache[Name, MemoryObject] = PolicyCache(
+            GDG(capacity), getsizeof=lambda stored: stored.size
         )
         self._variants: dict[bytes, dict[Variant, MemoryObject]] = {}
 
@@ -89,7 +121,11 @@ class MemoryStore:
         return () if found is None else tuple(found.values())
 
     def touch(self, stored: StoredObject, uses: int = 1) -> None:
-        self._objects.get((stored.response.primary_key, stored.variant))
+        response = stored.response
+        try:
+            self._objects.policy.touch((response.primary_key, response.variant), uses)
+        except KeyError:
+            return  # it has gone since it was looked up
 
     def open_writer(self, response: StoredResponse) -> MemoryWriter | None:
         overhead = _overhead(response)

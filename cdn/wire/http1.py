@@ -185,10 +185,8 @@ class Http1Connection(asyncio.Protocol):
         self.rim.counters.requests += 1
         if head.chunked or head.content_length:
             self._content = RequestContent(head.content_length, self.client, self._content_wanted)
-        arrived, started = self.rim.clock(), self.loop.time()
-        turn = self._turn = Turn(
-            head, self._content, self.client, arrived, started, self._transport.write
-        )
+        arrived = self.rim.clock()
+        turn = self._turn = Turn(head, self._content, self.client, arrived, self._transport.write)
         if self._content is not None:
             data = bytes(self._buffer[self._start :])
             self._buffer, self._start, self._scanned = self._take_content(data), 0, 0
@@ -387,7 +385,8 @@ class Http1Connection(asyncio.Protocol):
             self._arm(now + self.rim.deadlines.head)
         answer = turn.answer
         head, outcome = (answer.head, answer.outcome) if answer else (_CLIENT_GONE, Outcome())
-        seconds = now - turn.started
+        # Not the loop's time, which stands still between two turns of the loop.
+        seconds = max(0.0, self.rim.clock() - turn.exchange.arrived)
         self.rim.on_finished(turn.exchange, head, outcome, turn.sent, seconds, complete)
 
     def _abandon(self) -> None:

@@ -28,8 +28,8 @@ class InterimSender:
 
 
 class Turn:
-    """`arrived` is wall time, `started` the loop's; `framing` is set once the final head is
-    decided; `sent` counts bytes of the answer's content."""
+    """`arrived` is wall time; `framing` is set once the final head is decided; `sent` counts bytes
+    of the answer's content."""
 
     __slots__ = (
         "answer",
@@ -41,7 +41,6 @@ class Turn:
         "interim",
         "keep_alive",
         "sent",
-        "started",
         "task",
     )
 
@@ -51,7 +50,6 @@ class Turn:
         content: RequestContent | None,
         client: str,
         arrived: float,
-        started: float,
         write: Callable[[bytes], None],
     ) -> None:
         self.content = content
@@ -61,7 +59,6 @@ class Turn:
         self.framing: Framing | None = None
         self.close = False
         self.sent = 0
-        self.started = started
         self.task: asyncio.Task[None] | None = None
         request = head.request
         self.interim = InterimSender(write, request.version[1])
