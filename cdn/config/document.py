@@ -67,6 +67,9 @@ def _compose(file: Path) -> Node | None:
     except UnicodeDecodeError as error:
         what = f"is not UTF-8 at byte {error.start}"
         raise ConfigError([Problem(str(file), None, "", what, "save it as UTF-8")]) from None
+    except RecursionError:
+        what, mend = "is nested too deeply", "no key here needs more than a few levels"
+        raise ConfigError([Problem(str(file), None, "", what, mend)]) from None
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else None

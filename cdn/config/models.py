@@ -226,5 +226,9 @@ NodeConfig = EdgeConfig | ShieldConfig
 
 def needs_restart(old: NodeConfig, new: NodeConfig) -> list[str]:
     """The keys whose change a reload cannot bring about, in the order of the file."""
-    fixed = ("role", "name", "listen", "admin", "memory")
-    return [key for key in fixed if getattr(old, key) != getattr(new, key)]
+    fixed = ("role", "name", "operator", "listen", "admin", "memory", "access_log")
+
+    def said(config: NodeConfig, key: str) -> object:
+        return getattr(config, key, None) or None  # a shield has no operator
+
+    return [key for key in fixed if said(old, key) != said(new, key)]

@@ -120,15 +120,16 @@ def passed_on(
     request: Request,
     head: Response,
     response: UpstreamResponse,
+    relayed: Relayed,
     policy: CachePolicy,
     *,
     fwd: str,
 ) -> Answer:
-    """A response that only goes through."""
+    """A response that only goes through, its content `relayed`."""
     own = (via(head.fields, node), joined_status(head.fields, cache_status(node, fwd=fwd)))
     fields = _relayable(head.fields, policy, request).without({"via", "cache-status"}).adding(*own)
     bodiless = request.method == "HEAD" or head.status in (204, 304)
-    content: Sequence[bytes] | Content = () if bodiless else Relayed(response)
+    content: Sequence[bytes] | Content = () if bodiless else relayed
     if bodiless:
         response.abort()
     length = None if head.status in (204, 304) else response.length

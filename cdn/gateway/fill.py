@@ -92,12 +92,14 @@ class FillParts:
     """What a fill needs of the gateway. `fetch` gives the upstream's answer and when it was asked
     (seconds); `on_head` judges it, and raises UpstreamError where it is no answer to what was
     asked; `landed` is called once no one may join any more; `go_on_alone` gives the bytes from one
-    position to another (None: the end), and raises ContentCutShort."""
+    position to another (None: the end), and raises ContentCutShort; `cut_short` hears why content
+    ended before its time."""
 
     fetch: Callable[[], Awaitable[tuple[UpstreamResponse, float]]]
     on_head: OnHead
     landed: Callable[[Fill], None]
     go_on_alone: GoOnAlone
+    cut_short: Callable[[UpstreamError], None] = lambda _: None
     counters: FillCounters = field(default_factory=FillCounters)
 
 
@@ -238,7 +240,9 @@ class Fill:
     def _fail(self, error: UpstreamError) -> None:
         if not self._head.done():
             self._head.set_result(Failed(error))
-        self._parts.counters.cut_short += self.arrived is not None
+        if self.arrived is not None:
+            self._parts.counters.cut_short += 1
+            self._parts.cut_short(error)
         self.error = str(error)
 
     async def _pump(self, response: UpstreamResponse) -> None:

@@ -34,7 +34,13 @@ from cdn.semantics.message import Fields, Request, Response
 from cdn.semantics.reuse import Decision, Forward, Hit, covers, decide, stale_on_error
 from cdn.semantics.search import SearchRule, loose_key, parse_no_vary_search, path_key
 from cdn.semantics.stored_response import StoredResponse, make_stored_response
-from cdn.semantics.storing import NotStoredReason, may_store, storable_fields, whole_of_part
+from cdn.semantics.storing import (
+    NotStoredReason,
+    may_store,
+    speaks_for_all,
+    storable_fields,
+    whole_of_part,
+)
 from cdn.semantics.surrogate import received_by
 from cdn.semantics.validation import freshen, identifies
 from cdn.semantics.vary import Variant, nominated_fields, variant_key
@@ -51,6 +57,10 @@ MOST_RULES = 65_536
 
 MOST_MARKS = 65_536
 """Hit-for-miss marks kept at once; the least recently used go first."""
+
+
+Complain = Callable[[UpstreamError, str], None]
+"""Hears of every upstream that failed a request, and of the request's URL."""
 
 
 class FlightKey(NamedTuple):
@@ -98,12 +108,18 @@ class Filling:
     """`node` is this node's name, `clock` seconds since 1970."""
 
     def __init__(
-        self, node: str, store: Store, clock: Callable[[], float], background: BackgroundTasks
+        self,
+        node: str,
+        store: Store,
+        clock: Callable[[], float],
+        background: BackgroundTasks,
+        complain: Complain,
     ) -> None:
         self._node = node
         self._store = store
         self._clock = clock
         self._background = background
+        self._complain = complain
         self._flights: Collapse[FlightKey, Fill] = Collapse()
         self._alone: dict[Fill, bytes] = {}
         self._marks: TLRUCache[bytes, float] = TLRUCache(
@@ -147,6 +163,15 @@ class Filling:
             return response, asked_at
 
         return self._begin(task, None, fetched).take_seat()
+
+    def relayed(
+        self, task: Task, response: UpstreamResponse, skip: int = 0, limit: int | None = None
+    ) -> Relayed:
+        """A response's content straight down to one client."""
+        return Relayed(response, self._complainer(task), skip, limit)
+
+    def _complainer(self, task: Task) -> Callable[[UpstreamError], None]:
+        return lambda error: self._complain(error, task.request.url)
 
     def disown(self, key: bytes) -> None:
         """Responses under `key` were purged: those on their way are not stored either."""
@@ -196,6 +221,7 @@ class Filling:
                 on_head=lambda response, asked_at: self._judge(task, response, asked_at, stamp),
                 landed=landed,
                 go_on_alone=lambda fill, start, stop: self._go_on_alone(task, fill, start, stop),
+                cut_short=self._complainer(task),
                 counters=self.counters,
             )
         )
@@ -249,7 +275,7 @@ class Filling:
         if reason is None and head.status == 206 and (stored.present is None or not task.as_is):
             reason = NotStoredReason.PARTIAL  # not what it says, or not what was asked for
         if reason is not None:
-            if reason.in_response and head.status < 500:
+            if reason.in_response and speaks_for_all(head.status):
                 self._marks[task.key] = policy.hit_for_miss
                 self._drop_unsuitable(task, now)
             return Arrived(head, stored, reason, None)
@@ -341,13 +367,13 @@ class Filling:
             if (etag := validator.strong_etag) is not None:
                 response = await self.fetch(task, rest_request(request, etag, position, stop))
                 if is_rest(response.head, etag, position, stop):
-                    return Relayed(response, limit=limit)
+                    return self.relayed(task, response, limit=limit)
             else:
                 response = await self.fetch(task, whole_request(request, None))
         except UpstreamError as error:
             raise ContentCutShort(str(error)) from error
         if _same_representation(response.head, arrived.response):
-            return Relayed(response, skip=position, limit=limit)
+            return self.relayed(task, response, position, limit)
         response.abort()
         raise ContentCutShort("a slow reader's rest could not be had: the response has changed")
 

@@ -17,7 +17,7 @@ from cdn.gateway.asked import Asked, believed, without_claims
 from cdn.gateway.background import BackgroundTasks
 from cdn.gateway.exchange import Answer, ContentCutShort, Exchange
 from cdn.gateway.fill import Arrived, Failed, Freshened
-from cdn.gateway.filling import Filling, FlightKey, Task
+from cdn.gateway.filling import Complain, Filling, FlightKey, Task
 from cdn.gateway.forward import whole_request
 from cdn.gateway.own_answers import own_error
 from cdn.gateway.seat import Seat
@@ -87,13 +87,13 @@ class Gateway:
         clock: Callable[[], float],
         background: BackgroundTasks,
         trusts: Callable[[Exchange], bool] = lambda _: False,
-        complain: Callable[[UpstreamError], None] = lambda _: None,
+        complain: Complain = lambda _error, _url: None,
     ) -> None:
         self.name = name
         self.services = services
         self.trusts = trusts
         self.counters = GatewayCounters()
-        self.filling = Filling(name, store, clock, background)
+        self.filling = Filling(name, store, clock, background, complain)
         self._store = store
         self._clock = clock
         self._background = background
@@ -330,7 +330,8 @@ class Gateway:
         if asked.request.method == "HEAD" and found is not None and head.status == 200:
             self._update_by_head(asked, found, head, response)
         policy = asked.service.policy
-        return passed_on(self.name, asked.request, head, response, policy, fwd=reason)
+        carried_on = self.filling.relayed(task, response)
+        return passed_on(self.name, asked.request, head, response, carried_on, policy, fwd=reason)
 
     def _invalidate(self, asked: Asked, head: Response) -> None:
         # RFC 9111 §4.4: before the answer goes down, nothing outdated is left to be served.
@@ -384,7 +385,7 @@ class Gateway:
         return self._stale(asked, found, disconnected, head.status, "stale-if-error")
 
     def _failed(self, asked: Asked, found: StoredObject | None, error: UpstreamError) -> Answer:
-        self._complain(error)
+        self._complain(error, asked.request.url)
         if error.no_head:
             answer = self._stale(asked, found, True, None, error.proxy_error)
             if answer is not None:

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from cdn.gateway.exchange import ContentCutShort
 from cdn.upstream.errors import UpstreamError
 from cdn.upstream.exchange import UpstreamResponse
 
 
 class Relayed:
-    """A `Content` over one upstream response: at most `limit` bytes of it, after `skip`."""
+    """A `Content` over one upstream response: at most `limit` bytes of it, after `skip`.
+    `cut_short` hears why it ended before its time."""
 
-    __slots__ = ("_limit", "_response", "_skip")
+    __slots__ = ("_cut_short", "_limit", "_response", "_skip")
 
-    def __init__(self, response: UpstreamResponse, skip: int = 0, limit: int | None = None) -> None:
+    def __init__(
+        self,
+        response: UpstreamResponse,
+        cut_short: Callable[[UpstreamError], None],
+        skip: int = 0,
+        limit: int | None = None,
+    ) -> None:
+        self._cut_short = cut_short
         self._response = response
         self._skip = skip
         self._limit = limit
@@ -37,6 +47,7 @@ class Relayed:
         try:
             return await self._response.read()
         except UpstreamError as error:
+            self._cut_short(error)
             raise ContentCutShort(str(error)) from error
 
     def abort(self) -> None:

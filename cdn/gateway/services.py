@@ -43,7 +43,7 @@ class ServiceTable:
 
     def match(self, authority: str) -> DeliveryService | None:
         """`authority` as in `Request.authority`: lower case, perhaps with a port."""
-        host = _without_port(authority)
+        host = _without_port(authority).removesuffix(".")
         if (service := self._exact.get(host)) is not None:
             return service
         dot = host.find(".")

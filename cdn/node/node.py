@@ -69,7 +69,9 @@ class Node:
         self._reloads = {"ok": 0, "failed": 0}
         self._started_at = clock.now()
         monotonic = asyncio.get_running_loop().time
-        self._upstreams = Upstreams(UpstreamClient(monotonic), HealthTracker(monotonic))
+        complaints = Complaints(events, clock.now)
+        health = HealthTracker(monotonic, tell=complaints.health)
+        self._upstreams = Upstreams(UpstreamClient(monotonic), health)
         self.background = BackgroundTasks(events.error)
         self._store = MemoryStore(config.memory)
         assembly = assemble(config, self._upstreams)
@@ -80,7 +82,7 @@ class Node:
             clock=clock.now,
             background=self.background,
             trusts=assembly.trusts,
-            complain=Complaints(events, clock.now),
+            complain=complaints.failed,
         )
         self._operator = config.operator if isinstance(config, EdgeConfig) else ""
         self._log = (
@@ -94,6 +96,7 @@ class Node:
             clock=clock.now,
             date=clock.date,
             on_finished=self._finished,
+            report=events.error,
         )
         self._requests = RequestCounts()
         self.declared = self._instrumented()
@@ -156,11 +159,18 @@ class Node:
         try:
             config = await asyncio.to_thread(self._load)
         except ConfigError as error:
-            self._reloads["failed"] += 1
             messages = [str(problem) for problem in error.problems]
-            for message in messages:
-                self.events.error(f"reload: nothing changed: {message}")
-            return ReloadReport(ok=False, messages=messages)
+        except Exception as error:  # ours, but the node and its old rules go on
+            messages = [f"a fault of the node, please report it: {type(error).__name__}: {error}"]
+        else:
+            return self._adopt(config)
+        self._reloads["failed"] += 1
+        for message in messages:
+            self.events.error(f"reload: nothing changed: {message}")
+        return ReloadReport(ok=False, messages=messages)
+
+    def _adopt(self, config: NodeConfig) -> ReloadReport:
+        """Goes by `config` from the next request on."""
         fixed = needs_restart(self.config, config)
         messages = [f"{key}: has changed, which needs a restart" for key in fixed]
         for message in messages:

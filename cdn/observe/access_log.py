@@ -119,13 +119,14 @@ class LineFormat:
     def line(self, record: LogRecord) -> str:
         """One line with its end, ASCII whatever the record holds."""
         major, minor = record.version
-        request = _quoted(f"{record.method} {record.target} HTTP/{major}.{minor}")
+        asked = f"{record.method} {record.target} HTTP/{major}.{minor}" if record.method else ""
+        request = _quoted(asked)
         return (
             f"{_word(record.client)} - - [{self._time(record.time)}] {request} "
             f"{record.status} {record.content_bytes} "
             f"{_quoted(record.referer)} {_quoted(record.user_agent)} "
             f"{_quoted(self._own_member(record.cache_status))} {record.seconds:.6f} "
-            f"{self._operator} {_word(record.service)}\n"
+            f"{self._operator} {_word(record.service)} {'whole' if record.complete else 'cut'}\n"
         )
 
     def _own_member(self, cache_status: str) -> str:

@@ -59,7 +59,8 @@ def is_loop(fields: Fields, node: str) -> bool:
     value = fields.get("cdn-loop")
     if value is None:
         return False
-    members = [member.strip().lower() for member in value.split(",")]
+    # RFC 8586 §2: a parameter's value may be quoted; our names need no escapes.
+    members = [member.strip().lower() for member in value.replace('"', "").split(",")]
     ours = [member for member in members if member.partition(";")[0].strip() == CDN_ID]
     own = f"node={node.lower()}"
     return len(ours) >= LONGEST_CHAIN or any(

@@ -63,6 +63,12 @@ class NotStoredReason(Enum):
         self.in_response = in_response
 
 
+def speaks_for_all(status: int) -> bool:
+    """Whether an answer that may not be stored says something of the resource, not of one request:
+    a 4xx but 404 and 410 blames its own client (too long, not allowed, too often), a 5xx nobody."""
+    return status < 400 or status in (404, 410)
+
+
 def may_store(request: Request, response: Response, policy: CachePolicy) -> NotStoredReason | None:
     """None where the response may be stored for later requests, else the first reason why not."""
     directives, targeted = response_directives(response.fields)

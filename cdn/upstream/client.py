@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 from cdn.upstream.connection import Connection, UpstreamCounters
 from cdn.upstream.errors import (
+    CertificateRefused,
     ClosedBeforeHead,
     ConnectRefused,
     ConnectTimeout,
@@ -187,6 +188,8 @@ def _translated(endpoint: Endpoint, error: OSError, seconds: float) -> UpstreamE
     name = str(endpoint)
     if isinstance(error, TimeoutError):
         return ConnectTimeout(name, f"no connection within {seconds:g} s")
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return CertificateRefused(name, f"certificate refused: {error}")
     hung_up = isinstance(error, ConnectionResetError | ConnectionAbortedError)
     if isinstance(error, ssl.SSLError) or (hung_up and endpoint.scheme == "https"):
         return TlsFailed(name, f"TLS handshake failed: {error}")

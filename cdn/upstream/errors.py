@@ -63,10 +63,16 @@ class ConnectTimeout(UpstreamError):
 
 
 class TlsFailed(UpstreamError):
-    """The TLS handshake failed, or the certificate is not for this name."""
+    """The TLS handshake failed."""
+
+    proxy_error = "tls_protocol_error"
+    told = "no secure connection to the upstream"
+
+
+class CertificateRefused(TlsFailed):
+    """The peer's certificate is not trusted, or not for this name."""
 
     proxy_error = "tls_certificate_error"
-    told = "no secure connection to the upstream"
 
 
 class FirstByteTimeout(UpstreamError):

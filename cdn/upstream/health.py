@@ -42,7 +42,8 @@ class HealthTracker:
     """Nodes by name; one that was never reported is healthy.
 
     `now` is a monotonic clock in seconds, as are `window` (in which `failures` of them eject),
-    `first_out` and `longest_out`.
+    `first_out` and `longest_out`. `tell` hears of every change: for how long a node is out, None
+    when it is back.
     """
 
     def __init__(
@@ -52,12 +53,14 @@ class HealthTracker:
         window: float = 10.0,
         first_out: float = 10.0,
         longest_out: float = 120.0,
+        tell: Callable[[str, float | None], None] = lambda _name, _out_for: None,
     ) -> None:
         self._now = now
         self._limit = failures
         self._window = window
         self._first_out = first_out
         self._longest_out = longest_out
+        self._tell = tell
         self._nodes: dict[str, _Node] = {}
 
     def usable(self, name: str) -> bool:
@@ -83,9 +86,9 @@ class HealthTracker:
         if node.out_until is None:
             node.failures.append(now)
             if len(self._recent(node)) >= self._limit:
-                self._eject(node)
+                self._eject(name, node)
         elif now >= node.out_until:
-            self._eject(node)
+            self._eject(name, node)
         # Else it was on its way when the node was put out: no news.
 
     def succeeded(self, name: str) -> None:
@@ -97,6 +100,7 @@ class HealthTracker:
             if node.probed_at is not None:
                 node.out_until = node.probed_at = None
                 node.back_at = self._now()
+                self._tell(name, None)
         elif node.out_for > self._first_out:
             proven = self._now() >= node.back_at + self._window and not self._recent(node)
             if proven:
@@ -117,7 +121,8 @@ class HealthTracker:
             node.failures.popleft()
         return node.failures
 
-    def _eject(self, node: _Node) -> None:
+    def _eject(self, name: str, node: _Node) -> None:
+        self._tell(name, node.out_for)
         node.ejections += 1
         node.out_until = self._now() + node.out_for
         node.out_for = min(2 * node.out_for, self._longest_out)

@@ -88,17 +88,31 @@ class ShieldRouter:
         try:
             answer = await self._ask(first, request)
         except UpstreamError as error:
-            second = self._next(primary_key, first) if may_retry(request, error) else None
-            if second is None:
+            if not may_retry(request, error):
                 raise
-            self.counters.retries += 1
-            return await self._ask(second, request)
+            second = self._next(primary_key, first)
+            if second is None:
+                raise self._lost(error) from error
+            return await self._ask_last(second, request)
         if sheds_load(answer.head) and repeatable(request):
             second = self._next(primary_key, first)
             if second is not None:
                 self.counters.retries += 1
                 return await self._ask_instead(second, request, answer)
         return answer
+
+    async def _ask_last(self, name: str, request: UpstreamRequest) -> UpstreamResponse:
+        """One retry; where that fails as well and there are no more, every shield is lost."""
+        self.counters.retries += 1
+        try:
+            return await self._ask(name, request)
+        except UpstreamError as error:
+            if len(self._shields) > 2 or not may_retry(request, error):
+                raise
+            raise self._lost(error) from error
+
+    def _lost(self, error: UpstreamError) -> NoUpstreamLeft:
+        return NoUpstreamLeft(", ".join(self._shields), f"no shield answers; the last: {error}")
 
     async def _ask_instead(
         self, name: str, request: UpstreamRequest, refusal: UpstreamResponse

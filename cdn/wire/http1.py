@@ -13,7 +13,6 @@ written still reaches it, an answer under way is given up.
 from __future__ import annotations
 
 import asyncio
-import logging
 import socket
 import struct
 from collections.abc import Callable, Sequence
@@ -45,7 +44,6 @@ LINGER_BYTES = 256 * 1024
 
 _CLIENT_GONE = Response(499, Fields(()))
 _READY = (tuple, list)
-_log = logging.getLogger(__name__)
 
 
 class Http1Connection(asyncio.Protocol):
@@ -192,12 +190,16 @@ class Http1Connection(asyncio.Protocol):
             self._buffer, self._start, self._scanned = self._take_content(data), 0, 0
         try:
             answer = self.rim.handler.answer_now(turn.exchange)
-        except Exception:
-            _log.exception("the handler broke on %s", turn.exchange.request.url)
+        except Exception as error:
+            self._report_bug(turn, error)
             answer = self.rim.errors.internal()
         turn.answer = answer
         if answer is None or not self._send_at_once(turn, answer):
             turn.task = self.loop.create_task(self._respond(turn))
+
+    def _report_bug(self, turn: Turn, error: Exception) -> None:
+        kind = type(error).__name__
+        self.rim.report(f"bug: the handler broke on {turn.exchange.request.url}: {kind}: {error}")
 
     def _refuse(self, fault: RequestError) -> None:
         """Answers for the gateway: the head is no request. Nothing after it is believed."""
@@ -210,6 +212,7 @@ class Http1Connection(asyncio.Protocol):
         began = self._head_since
         seconds = 0.0 if began is None else self.loop.time() - began
         self._linger()
+        answer.outcome.client = self.client
         self.rim.on_finished(None, answer.head, answer.outcome, len(content), seconds, True)
 
     # -- request content ---------------------------------------------------------------------
@@ -296,7 +299,7 @@ class Http1Connection(asyncio.Protocol):
             self._transport.write(b"".join((head, *content)))
             turn.sent = size
         else:
-            _log.error("%s: %d bytes for %s", turn.exchange.request.url, size, framing.length)
+            self.rim.report(f"bug: {turn.exchange.request.url}: {size} bytes for {framing.length}")
             self._end(turn, False)
             return True
         self._end(turn, True)
@@ -313,13 +316,13 @@ class Http1Connection(asyncio.Protocol):
                 return
             await self._send_piecewise(turn, turn.answer)
             complete = True
-        except ContentCutShort as cut:
-            _log.info("%s to %s broken off: %s", turn.exchange.request.url, self.client, cut)
+        except ContentCutShort:
+            pass  # whoever cut it has told why
         except asyncio.CancelledError:
             self._end(turn, False)
             raise
-        except Exception:
-            _log.exception("the handler broke on %s", turn.exchange.request.url)
+        except Exception as error:
+            self._report_bug(turn, error)
             if turn.framing is None:
                 self._give_up(turn)
                 turn.answer = self.rim.errors.internal()

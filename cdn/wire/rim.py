@@ -54,8 +54,8 @@ class Connection(Protocol):
 
 @dataclass(slots=True)
 class Rim:
-    """`clock` gives the wall time of arrival in seconds; `emptied` is set whenever the last
-    connection is gone."""
+    """`clock` gives the wall time of arrival in seconds; `report` is told of bugs;
+    `emptied` is set whenever the last connection is gone."""
 
     handler: Handler
     errors: ErrorAnswers
@@ -63,6 +63,7 @@ class Rim:
     clock: Callable[[], float]
     on_finished: OnFinished
     deadlines: Deadlines
+    report: Callable[[str], None]
     counters: Counters = field(default_factory=Counters)
     connections: set[Connection] = field(default_factory=set)
     draining: bool = False

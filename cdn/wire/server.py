@@ -64,9 +64,10 @@ class Http1Server:
         on_finished: OnFinished,
         scheme: str = "http",
         deadlines: Deadlines = Deadlines(),  # noqa: B008  # immutable
+        report: Callable[[str], None] = lambda _: None,
     ) -> None:
         errors = ErrorAnswers(name, date)
-        self._rim = Rim(handler, errors, scheme, clock, on_finished, deadlines)
+        self._rim = Rim(handler, errors, scheme, clock, on_finished, deadlines, report)
         self._servers: list[asyncio.Server] = []
 
     @property

@@ -64,6 +64,7 @@ def test_a_key_given_twice_is_told_and_the_rest_is_still_read(tmp_path):
         ("- a\n", 1, "is not a mapping"),
         ("a: \x00", None, "is not YAML: unacceptable character"),
         (b"a: \xff", None, "is not UTF-8 at byte 3"),
+        ("a: " + "[" * 5000, None, "is nested too deeply"),
     ],
 )
 def test_what_is_no_yaml_mapping(tmp_path, text, line, what):

@@ -305,9 +305,12 @@ def test_what_a_reload_cannot_change(write, tmp_path):
     assert isinstance(old, EdgeConfig)
     assert load(write(edge=EDGE + admin), {}) == old
 
-    new = load(write(edge=EDGE + admin + "operator: X\n", films=FILMS + "origin_host: o\n"), {})
+    new = load(write(edge=EDGE + admin, films=FILMS + "origin_host: o\n"), {})
     assert new != old
     assert needs_restart(old, new) == []
+
+    new = load(write(edge=EDGE + admin + "operator: X\naccess_log: '-'\n"), {})
+    assert needs_restart(old, new) == ["operator", "access_log"]
 
     (tmp_path / "t").write_text("another-0123456789")
     new = load(write(edge=EDGE.replace("8080", "8088") + admin + "memory: 1MiB\n"), {})

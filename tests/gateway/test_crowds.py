@@ -167,14 +167,28 @@ async def test_a_storable_answer_ends_hit_for_miss():
         (Reply(503, content=b"x"), []),
         (Reply(fields=[FRESH], content=b"x", honours_ranges=True), [("Range", "bytes=9000000-")]),
         (Reply(206, [FRESH, ("Content-Range", "bytes 0-0/9")], content=b"x"), []),
+        (Reply(400, content=b"your head is too large"), [("X-Big", "a" * 9000)]),
+        (Reply(403, [PRIVATE], content=b"not you"), []),
+        (Reply(429, content=b"not so fast"), []),
     ],
-    ids=["authorization", "no-store", "500", "503", "range", "206"],
+    ids=["authorization", "no-store", "500", "503", "range", "206", "400", "403", "429"],
 )
 async def test_what_lies_in_the_request_leaves_no_mark(reply, fields):
     async with site() as cdn:
         cdn.origin.on("/a", reply)
         await cdn.get("/a", *fields)
         assert await queues(cdn)
+
+
+async def test_a_client_that_provokes_an_error_drops_nothing_that_is_stored():
+    """RFC 9111 §4.3.3 has a full answer replace what is stored, not one client's 400."""
+    async with site() as cdn:
+        cdn.origin.on("/a", [storable(b"content"), Reply(400), Reply(disconnect=True)])
+        await cdn.get("/a")
+        cdn.clock.advance(301)
+        assert (await cdn.get("/a", ("X-Big", "a" * 9000))).status == 400
+        stale = await cdn.get("/a")
+        assert (stale.status, stale.content) == (200, b"content")
 
 
 async def test_who_forbids_to_store_leads_nobody():

@@ -52,7 +52,8 @@ RECORD = LogRecord(
 LINE = re.compile(
     r"(?P<client>[^ ]+) - - \[(?P<time>[^]]+)] "
     r'"(?P<request>[^"]*)" (?P<status>\d+) (?P<bytes>\d+) "(?P<referer>[^"]*)" "(?P<agent>[^"]*)" '
-    r'"(?P<cache_status>[^"]*)" (?P<seconds>\d+\.\d{6}) "(?P<operator>[^"]*)" (?P<service>[^ ]+)\n'
+    r'"(?P<cache_status>[^"]*)" (?P<seconds>\d+\.\d{6}) "(?P<operator>[^"]*)" (?P<service>[^ ]+)'
+    r" (?P<complete>whole|cut)\n"
 )
 
 
@@ -70,14 +71,23 @@ def test_the_line():
     assert LineFormat("edge-a", "Cable East").line(RECORD) == (
         '192.0.2.7 - - [22/Nov/2026:12:00:00 +0000] "GET /a?b=c HTTP/1.1" 200 1024 '
         '"https://www.example.com/" "Mozilla/5.0 (TV)" "edge-a; hit; ttl=295" 0.000213 '
-        '"Cable East" films\n'
+        '"Cable East" films whole\n'
     )
+
+
+def test_what_was_not_sent_whole_says_so():
+    assert LineFormat("edge-a", "").line(RECORD._replace(complete=False)).endswith(" films cut\n")
+
+
+def test_a_refused_head_has_a_client_and_no_request():
+    line = LineFormat("edge-a", "").line(RECORD._replace(method="", target="", status=400))
+    assert line.startswith('192.0.2.7 - - [22/Nov/2026:12:00:00 +0000] "-" 400 ')
 
 
 def test_what_is_absent_is_a_dash():
     bare = RECORD._replace(referer="", user_agent="", cache_status="", service="")
     line = LineFormat("edge-a", "").line(bare)
-    assert line.endswith(' 200 1024 "-" "-" "-" 0.000213 "-" -\n')
+    assert line.endswith(' 200 1024 "-" "-" "-" 0.000213 "-" - whole\n')
 
 
 def test_only_this_nodes_member_of_cache_status_is_logged():

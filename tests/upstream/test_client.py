@@ -315,7 +315,7 @@ async def test_a_dead_address_leaves_time_for_the_next(full, monkeypatch):
     server = await asyncio.start_server(Peer(OK)._serve, "127.0.0.1", port)
     async with server, Client() as client:
         response = await client.get(
-            Endpoint("http", "two.example", port), deadlines=Deadlines(connect=0.4)
+            Endpoint("http", "two.example", port), deadlines=Deadlines(connect=2.0)
         )
         assert await content_of(response) == b"ok"
 

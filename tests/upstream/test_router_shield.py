@@ -169,9 +169,9 @@ async def test_when_all_shields_are_out_nobody_is_left(health):
     assert fetcher.asked == []
 
 
-async def test_a_fresh_failure_is_told_as_what_it_is(health):
+async def test_when_no_shield_is_left_to_ask_every_one_is_lost(health):
     put_out(health, SECOND, THIRD)
-    with pytest.raises(ConnectRefused):
+    with pytest.raises(NoUpstreamLeft, match=r"no shield answers; the last: .*refused"):
         await router(script(first=[refused(FIRST)]), health).fetch(KEY, get())
 
 

@@ -94,6 +94,7 @@ async def until(condition: Callable[[], bool]) -> None:
 class Site:
     server: Http1Server
     finished: list = field(default_factory=list)
+    bugs: list[str] = field(default_factory=list)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -172,6 +173,7 @@ async def served(now: Callable = say, answer: Callable = echo, **deadlines: floa
         date=lambda: DATE,
         on_finished=site.on_finished,
         deadlines=Deadlines(**deadlines),
+        report=site.bugs.append,
     )
     await site.server.start([("127.0.0.1", 0)])
     try:
