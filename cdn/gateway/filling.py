@@ -29,6 +29,7 @@ from cdn.gateway.forward import forwarded_request, rest_request, whole_request
 from cdn.gateway.relay import Relayed
 from cdn.gateway.seat import Seat
 from cdn.gateway.services import DeliveryService
+from cdn.semantics.groups import group_tags, string_list
 from cdn.semantics.http_date import format_http_date
 from cdn.semantics.message import Fields, Request, Response
 from cdn.semantics.reuse import Decision, Forward, Hit, covers, decide, stale_on_error
@@ -37,6 +38,7 @@ from cdn.semantics.stored_response import StoredResponse, make_stored_response
 from cdn.semantics.storing import (
     NotStoredReason,
     may_store,
+    may_update,
     speaks_for_all,
     storable_fields,
     whole_of_part,
@@ -104,6 +106,17 @@ class Task(NamedTuple):
         return stored if present is not None and present.start == 0 else None
 
 
+class Passing:
+    """A request on its way up without a fill. `disowned`: what it brings was purged meanwhile."""
+
+    __slots__ = ("disowned", "key", "stamp")
+
+    def __init__(self, key: bytes, stamp: int) -> None:
+        self.key = key
+        self.stamp = stamp
+        self.disowned = False
+
+
 class Filling:
     """`node` is this node's name, `clock` seconds since 1970."""
 
@@ -122,6 +135,7 @@ class Filling:
         self._complain = complain
         self._flights: Collapse[FlightKey, Fill] = Collapse()
         self._alone: dict[Fill, bytes] = {}
+        self._passing: set[Passing] = set()
         self._marks: TLRUCache[bytes, float] = TLRUCache(
             MOST_MARKS, ttu=lambda _, lifetime, now: now + lifetime, timer=clock
         )
@@ -183,7 +197,23 @@ class Filling:
         for fill, primary in list(self._alone.items()):
             if primary in names:
                 fill.disown()
+        for passing in self._passing:
+            passing.disowned = passing.disowned or passing.key in names
         self._marks.pop(key, None)
+
+    async def fetch_passing(self, task: Task, request: Request) -> tuple[UpstreamResponse, Passing]:
+        """As `fetch`, and what was purged while it waited. Raises UpstreamError."""
+        passing = Passing(task.key, self.epochs.now)
+        self._passing.add(passing)
+        try:
+            return await self.fetch(task, request), passing
+        finally:
+            self._passing.discard(passing)
+
+    def is_current(self, passing: Passing, head: Response) -> bool:
+        """Whether nothing that this head describes was purged since it was asked for."""
+        tags = group_tags(passing.key, string_list(head.fields.get("cache-groups")))
+        return not passing.disowned and not self.epochs.outdated(tags, passing.stamp)
 
     async def fetch(self, task: Task, request: Request) -> UpstreamResponse:
         """One exchange upstream. Raises UpstreamError."""
@@ -326,8 +356,9 @@ class Filling:
         if not task.stored or not task.validate or not identifies(task.validate, head):
             raise MalformedResponse(response.source, "304, which answers nothing that was asked")
         fresh = freshen(task.validate, head, asked_at, self._clock())
-        self._store.freshen(task.stored, fresh)
-        self._mark(task, fresh)
+        if may_update(task.request, head, task.service.policy):
+            self._store.freshen(task.stored, fresh)
+            self._mark(task, fresh)
         return Freshened(fresh)
 
     def _drop_unsuitable(self, task: Task, now: float) -> None:

@@ -41,7 +41,7 @@ from cdn.semantics.reuse import (
     stale_on_error,
 )
 from cdn.semantics.stored_response import StoredResponse
-from cdn.semantics.storing import may_store
+from cdn.semantics.storing import may_store, may_update
 from cdn.semantics.validation import freshen, head_matches
 from cdn.semantics.vary import select, variant_key, variant_matches
 from cdn.storage.store import Store, StoredObject
@@ -315,15 +315,16 @@ class Gateway:
         task = asked.task(found, as_is=True)
         asked_at = self._clock()
         try:
-            response = await self.filling.fetch(task, asked.request)
+            response, passing = await self.filling.fetch_passing(task, asked.request)
         except UpstreamError as error:
             return self._failed(asked, found, error)
         if (answer := self._instead_of_error(asked, found, response.head)) is not None:
             response.abort()
             return answer
         head = self.filling.received(response.head)
+        current = self.filling.is_current(passing, head)
         self._invalidate(asked, head)
-        if _may_be_carried(asked, head):
+        if current and _may_be_carried(asked, head):
             carried = await self._carry(task, response, head, asked_at, reason)
             if carried is not None:
                 return carried
@@ -365,6 +366,8 @@ class Gateway:
         self, asked: Asked, found: StoredObject, head: Response, response: UpstreamResponse
     ) -> None:
         # RFC 9111 §4.3.5: a HEAD freshens the stored GET response, or shows that it is outdated.
+        if not may_update(asked.request, head, asked.service.policy):
+            return
         if head_matches(found.response, head, response.length):
             now = self._clock()
             asked_at = min(now, asked.exchange.arrived)

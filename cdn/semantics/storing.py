@@ -63,6 +63,14 @@ class NotStoredReason(Enum):
         self.in_response = in_response
 
 
+def may_update(request: Request, response: Response, policy: CachePolicy) -> bool:
+    """Whether a 304, or an answer to HEAD, may change what is stored: nothing of an answer to
+    no-store is kept (RFC 9111 §5.2.1.5), and of one to Authorization as §3.5 has it."""
+    obeyed = policy.request_directives and request_directives(request.fields).no_store
+    directives, _ = response_directives(response.fields)
+    return not obeyed and _authorization_forbids(request, directives) is None
+
+
 def speaks_for_all(status: int) -> bool:
     """Whether an answer that may not be stored says something of the resource, not of one request:
     a 4xx but 404 and 410 blames its own client (too long, not allowed, too often), a 5xx nobody."""

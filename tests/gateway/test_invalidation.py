@@ -180,3 +180,23 @@ async def test_a_purge_ends_what_was_only_finished_for_the_store():
         async with asyncio.timeout(5):
             await cdn.origin.requests[0].over.wait()
         assert not cdn.origin.requests[0].finished
+
+
+@pytest.mark.parametrize("how", ["purge", "location", "group"])
+async def test_a_part_asked_for_before_a_purge_is_not_kept(how):
+    gate = Gate()
+    grouped = ("Cache-Groups", '"g"')
+    async with site() as cdn:
+        old = storable(b"old", grouped, gate=gate)
+        cdn.origin.on("/a", [old, storable(b"new")])
+        names = [("Location", "/a"), ("Cache-Group-Invalidation", '"g"')]
+        cdn.origin.on("/b", Reply(fields=names[:1] if how == "location" else names[1:]))
+        asking = asyncio.create_task(cdn.get("/a", ("Range", "bytes=-2")))
+        await gate.reached()
+        if how == "purge":
+            cdn.edge.node.gateway.purge("http://www.example.com/a")
+        else:
+            await cdn.get("/b", **POST)
+        gate.open()
+        await asking
+        assert (await cdn.get("/a")).content == b"new"
