@@ -198,6 +198,7 @@ class Node:
             "node": self.config.name,
             "role": self.config.role,
             "operator": self._operator,
+            "prefixes": [str(prefix) for prefix in getattr(self.config, "prefixes", ())],
             "uptime_seconds": round(self._clock.now() - self._started_at, 3),
             "listen": [f"{_host(host)}:{port}" for host, port in self.server.addresses],
             "connections": wire.connections_open,
