@@ -6,7 +6,7 @@ STAMP := $(VENV)/.stamp
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo check format test conformance bench load clean
+.PHONY: help setup run demo check format test conformance bench hitratio load clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ conformance: $(STAMP) ## The public HTTP cache tests (ARGS=--shield, --peer ngin
 
 bench: $(STAMP) ## Micro-benchmarks of the hot path
 	@$(BIN)/python -m pytest bench --benchmark-only --benchmark-columns=min,median,ops $(ARGS)
+
+hitratio: $(STAMP) ## Traces through the replacement policies (ARGS="--traces DIR", --quick, --json)
+	@$(BIN)/python -m bench.hitratio $(ARGS)
 
 load: $(STAMP) ## Locust against HOST (default: a demo's first edge)
 	@$(BIN)/locust -f bench/ --headless -u 50 -r 50 -t 20s --host $(or $(HOST),http://127.0.0.1:8080) $(ARGS)

@@ -2,7 +2,6 @@
 
 import gc
 import tracemalloc
-from collections import OrderedDict
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,6 +12,7 @@ from cdn.semantics.ranges import SLICE_SIZE, ByteRange
 from cdn.semantics.stored_response import StoredResponse, make_stored_response
 from cdn.storage import memory
 from cdn.storage.memory import MOST_VARIANTS, MemoryStore
+from tests.storage.eviction_models import RamModel
 
 NOW = 1_767_225_600.0
 
@@ -187,7 +187,7 @@ def test_writers_together_reserve_no_more_than_the_budget():
 # --- who goes first -------------------------------------------------------------------------------
 
 
-def test_the_least_recently_used_goes_first_and_a_look_is_no_use():
+def test_the_least_used_goes_first_and_a_look_is_no_use():
     store = _of_size(4.5)
     for key in "abcd":
         assert _store(store, _response(key))
@@ -199,6 +199,27 @@ def test_the_least_recently_used_goes_first_and_a_look_is_no_use():
     _store(store, _response("f"))
     assert _names(store, "abcdef") == "adef"
     assert store.counters.evictions == 2
+
+
+def test_many_small_ones_stay_where_a_large_one_would():
+    store = MemoryStore(2_000_000)
+    for key in "abcdefgh":
+        _store(store, _response(key), b"x" * 10_000)
+    for key in "ABCDEFGHIJ":
+        _store(store, _response(key), b"x" * 200_000)
+    assert _names(store, "abcdefgh") == "abcdefgh"
+    assert _names(store, "ABCDEFGHIJ") == "BCDEFGHIJ"
+
+
+def test_what_was_popular_is_popular_when_it_comes_back():
+    store = _of_size(4.5)
+    _store(store, _response("a"))
+    (used,) = store.lookup(b"http://example.com/a")
+    store.touch(used, uses=9)
+    store.remove(b"http://example.com/a")
+    for key in "abcdefgh":
+        _store(store, _response(key))
+    assert "a" in _names(store, "abcdefgh")
 
 
 def test_touching_what_is_gone_does_nothing():
@@ -298,13 +319,14 @@ NAMES = st.tuples(st.sampled_from("abcd"), st.sampled_from([(), (("x", "1"),), (
 
 
 class StoreMachine(RuleBasedStateMachine):
-    """An ordered dictionary, least recently used first, and open writers beside it."""
+    """The model of the replacement policy, what is in, and open writers beside it."""
 
     def __init__(self) -> None:
         super().__init__()
         self.store = MemoryStore(30_000)
         self.store.largest_object = 8_000
-        self.model: OrderedDict[tuple, bytes] = OrderedDict()
+        self.policy = RamModel(30_000)
+        self.model: dict[tuple, bytes] = {}
         self.writers: list[tuple] = []
 
     def _size(self, name: tuple) -> int:
@@ -315,9 +337,15 @@ class StoreMachine(RuleBasedStateMachine):
             memory._overhead(_response(*name)) + len(content) for name, _, content in self.writers
         )
 
-    def _evict(self, more: int = 0) -> None:
-        while self.model and sum(map(self._size, self.model)) + self._reserved() + more > 30_000:
-            self.model.popitem(last=False)
+    def _evict(self) -> None:
+        while self.model and sum(map(self._size, self.model)) + self._reserved() > 30_000:
+            del self.model[self.policy.evict()]
+
+    def _put(self, name: tuple, content: bytes) -> None:
+        if name in self.model:
+            self.policy.remove(name)
+        self.model[name] = content
+        self.policy.enter(name, self._size(name))
 
     @rule(name=NAMES)
     def open(self, name: tuple) -> None:
@@ -351,8 +379,7 @@ class StoreMachine(RuleBasedStateMachine):
             name, writer, content = self.writers.pop(index)
             if commit:
                 writer.commit(_response(*name, length=len(content)))
-                self.model.pop(name, None)
-                self.model[name] = content
+                self._put(name, content)
             else:
                 writer.abort()
 
@@ -361,20 +388,21 @@ class StoreMachine(RuleBasedStateMachine):
         for stored in self.store.lookup(_response(*name).primary_key):
             if stored.variant == name[1]:
                 self.store.touch(stored)
-                self.model.move_to_end(name)
+                self.policy.touch(name)
 
     @rule(name=NAMES)
     def freshen(self, name: tuple) -> None:
         for stored in self.store.lookup(_response(*name).primary_key):
             if stored.variant == name[1]:
                 self.store.freshen(stored, _response(*name, length=stored.response.length))
-                self.model.move_to_end(name)
+                self._put(name, self.model[name])
 
     @rule(key=st.sampled_from("abcd"))
     def remove(self, key: str) -> None:
         gone = [name for name in self.model if name[0] == key]
         for name in gone:
             del self.model[name]
+            self.policy.remove(name)
         assert self.store.remove(_response(key).primary_key) == len(gone)
 
     @invariant()
@@ -384,7 +412,7 @@ class StoreMachine(RuleBasedStateMachine):
             for key in "abcd"
             for stored in self.store.lookup(_response(key).primary_key)
         }
-        assert kept == dict(self.model)
+        assert kept == self.model
         assert self.store.counters.objects == len(self.model)
         total = sum(map(self._size, self.model)) + self._reserved()
         assert self.store.counters.bytes == total <= 30_000

@@ -1,0 +1,1 @@
+"""What replacement policies are worth: hit ratios on traces. `python -m bench.hitratio --help`."""
