@@ -26,7 +26,10 @@ from cdn.config.problems import ConfigError
 from cdn.config.quick import quick_edge, quick_shield
 from cdn.control.client import AdminClient, AdminError, read_token
 from cdn.demo.run import run_demo
-from cdn.node.process import run_node
+from cdn.node.supervisor import run
+
+_FLAGS = {"shields": "--shield"}
+"""Those that are called otherwise than their value."""
 
 app = typer.Typer(
     help="An open content delivery network: edges, origin shields, one promise to the origin.",
@@ -43,6 +46,7 @@ Origin = Annotated[str | None, typer.Option(help="URL of the origin, e.g. http:/
 Shields = Annotated[list[str] | None, typer.Option("--shield", help="URL of a shield; repeatable.")]
 Admin = Annotated[str | None, typer.Option(help="HOST:PORT or unix:/PATH of the admin listener.")]
 Memory = Annotated[str | None, typer.Option(help="RAM for stored responses, e.g. 256MiB.")]
+Workers = Annotated[int | None, typer.Option(help="Processes that share the work; default 1.")]
 Name = Annotated[str | None, typer.Option(help="The node's name in Via and Cache-Status.")]
 AccessLog = Annotated[str | None, typer.Option(help="A file, or - for standard output.")]
 AdminAt = Annotated[
@@ -62,13 +66,14 @@ def edge_command(
     shields: Shields = None,
     admin: Admin = None,
     memory: Memory = None,
+    workers: Workers = None,
     name: Name = None,
     access_log: AccessLog = None,
 ) -> None:
     """Run an edge: from a file, or from flags alone."""
     flags = _given(
-        listen=listen, origin=origin, shields=shields, admin=admin, memory=memory, name=name,
-        access_log=access_log,
+        listen=listen, origin=origin, shields=shields, admin=admin, memory=memory,
+        workers=workers, name=name, access_log=access_log,
     )  # fmt: skip
 
     def load() -> NodeConfig:
@@ -77,7 +82,7 @@ def edge_command(
         return quick_edge(**_quick(flags, listen))
 
     _refuse_both(config, flags)
-    raise typer.Exit(run_node(_loaded(load), edge.role.assemble, load))
+    raise typer.Exit(run(_loaded(load), edge.role.assemble, load))
 
 
 @app.command("shield")
@@ -87,13 +92,15 @@ def shield_command(
     origin: Origin = None,
     admin: Admin = None,
     memory: Memory = None,
+    workers: Workers = None,
     name: Name = None,
     access_log: AccessLog = None,
 ) -> None:
     """Run an origin shield: from a file, or from flags alone."""
     flags = _given(
-        listen=listen, origin=origin, admin=admin, memory=memory, name=name, access_log=access_log
-    )
+        listen=listen, origin=origin, admin=admin, memory=memory, workers=workers, name=name,
+        access_log=access_log,
+    )  # fmt: skip
 
     def load() -> NodeConfig:
         if config is not None:
@@ -101,7 +108,7 @@ def shield_command(
         return quick_shield(**({"origin": None} | _quick(flags, listen)))
 
     _refuse_both(config, flags)
-    raise typer.Exit(run_node(_loaded(load), shield.role.assemble, load))
+    raise typer.Exit(run(_loaded(load), shield.role.assemble, load))
 
 
 @app.command()
@@ -186,7 +193,7 @@ def _quick(flags: dict[str, Any], listen: list[str] | None) -> dict[str, Any]:
 
 def _refuse_both(config: Path | None, flags: dict[str, Any]) -> None:
     if config is not None and flags:
-        names = ", ".join(f"--{name.replace('_', '-').removesuffix('s')}" for name in flags)
+        names = ", ".join(_FLAGS.get(name, f"--{name.replace('_', '-')}") for name in flags)
         _fail(f"{names}: the file given with -c says it; leave the flags, or the file, out")
 
 

@@ -37,6 +37,7 @@ from cdn.config.values import (
     SecretFile,
     UpstreamUrl,
     Weight,
+    Workers,
 )
 from cdn.semantics.policy import CachePolicy
 
@@ -130,6 +131,7 @@ class _NodeConfig(_Model):
     ]
     admin: AdminConfig | None = None
     memory: Memory = 2**30
+    workers: Workers = 1
     access_log: AccessLog | None = None
     """An absolute path, or "-" for standard output; None for no log."""
 
@@ -226,7 +228,7 @@ NodeConfig = EdgeConfig | ShieldConfig
 
 def needs_restart(old: NodeConfig, new: NodeConfig) -> list[str]:
     """The keys whose change a reload cannot bring about, in the order of the file."""
-    fixed = ("role", "name", "operator", "listen", "admin", "memory", "access_log")
+    fixed = ("role", "name", "operator", "listen", "admin", "memory", "workers", "access_log")
 
     def said(config: NodeConfig, key: str) -> object:
         return getattr(config, key, None) or None  # a shield has no operator

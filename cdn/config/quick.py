@@ -25,6 +25,7 @@ _FLAGS = {
     "listen": "--listen",
     "admin": "--admin",
     "memory": "--memory",
+    "workers": "--workers",
     "name": "--name",
     "access_log": "--access-log",
     "shields": "--shield",
@@ -42,6 +43,7 @@ def quick_edge(
     shields: Sequence[str] = (),
     admin: str | None = None,
     memory: str | None = None,
+    workers: int | None = None,
     name: str | None = None,
     access_log: str | None = None,
     hostname: str,
@@ -52,7 +54,7 @@ def quick_edge(
     the default name. An `admin` on TCP takes its token from CDN_ADMIN_TOKEN in `environ`.
     Raises ConfigError."""
     given = {"name": name, "admin": admin, "memory": memory, "access_log": access_log}
-    raw = _node("edge", listen, origin, hostname, given)
+    raw = _node("edge", listen, origin, hostname, given, workers)
     raw["shields"] = [{"name": _shield_name(url), "url": url} for url in shields]
     raw["direct_to_origin"] = origin is not None
     missing = [] if listen else [_missing("--listen", "--listen 127.0.0.1:8080")]
@@ -68,6 +70,7 @@ def quick_shield(
     edges: Sequence[str] = LOOPBACK,
     admin: str | None = None,
     memory: str | None = None,
+    workers: int | None = None,
     name: str | None = None,
     access_log: str | None = None,
     hostname: str,
@@ -76,7 +79,7 @@ def quick_shield(
     """A shield for any Host before one origin. It believes the edges at the prefixes `edges`, by
     default those on this machine. The rest is as for `quick_edge`. Raises ConfigError."""
     given = {"name": name, "admin": admin, "memory": memory, "access_log": access_log}
-    raw = _node("shield", listen, origin, hostname, given)
+    raw = _node("shield", listen, origin, hostname, given, workers)
     raw["edges"] = {"prefixes": list(edges)}
     missing = [] if listen else [_missing("--listen", "--listen 127.0.0.1:8180")]
     if origin is None:
@@ -90,8 +93,11 @@ def _node(
     origin: str | None,
     hostname: str,
     given: Mapping[str, str | None],
+    workers: int | None,
 ) -> dict[str, Any]:
     raw: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    if workers is not None:
+        raw["workers"] = workers
     raw["role"] = role
     raw["listen"] = list(listen)
     raw.setdefault("name", _default_name(role, listen, hostname))

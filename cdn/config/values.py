@@ -30,6 +30,7 @@ from cdn.config.problems import BadValue, shown
 from cdn.config.units import format_size, parse_duration, parse_size
 
 MIN_MEMORY = 2**20
+MOST_WORKERS = 64
 
 _LABEL = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _SECRET = re.compile(r"[\x21-\x7e]{8,}")
@@ -87,6 +88,13 @@ def _memory(value: object) -> int:
     if (size := parse_size(value)) < MIN_MEMORY:
         raise BadValue(f"{shown(value)} is too little", f"write {format_size(MIN_MEMORY)} or more")
     return size
+
+
+def _workers(value: object) -> int:
+    # bool is an int to Python, and to nobody else.
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST_WORKERS:
+        raise BadValue(f"{shown(value)} is not a number of workers", f"write 1 to {MOST_WORKERS}")
+    return value
 
 
 def _deadline(value: object) -> float:
@@ -173,6 +181,7 @@ Label = Annotated[str, PlainValidator(parse_label)]
 NodeName = Annotated[str, PlainValidator(parse_node_name)]
 OperatorName = Annotated[str, PlainValidator(_operator)]
 Memory = Annotated[int, PlainValidator(_memory)]
+Workers = Annotated[int, PlainValidator(_workers)]
 Seconds = Annotated[float, PlainValidator(parse_duration)]
 Deadline = Annotated[float, PlainValidator(_deadline)]
 Fraction = Annotated[float, Strict(), Field(ge=0, le=1)]

@@ -67,18 +67,22 @@ class AdminServer:
 
         Raises AdminUnusable: the address is taken, or TCP was asked for without a token.
         """
+        if not isinstance(listen, str) and not self._token:
+            raise AdminUnusable(
+                f"admin {listen[0]}:{listen[1]}: no token: "
+                "give one in the token file, or listen on unix:/path"
+            )
+        sock = bind_admin(listen)
         if isinstance(listen, str):
-            sock = _bind_unix(listen)
             self._socket_file = listen, os.stat(listen)
-        else:
-            if not self._token:
-                raise AdminUnusable(
-                    f"admin {listen[0]}:{listen[1]}: no token: "
-                    "give one in the token file, or listen on unix:/path"
-                )
-            sock = _bind_tcp(*listen)
+        await self.start_on(node, sock)
+        return listen if isinstance(listen, str) else (listen[0], sock.getsockname()[1])
+
+    async def start_on(self, node: Node, sock: socket.socket) -> None:
+        """Listens on a socket of `bind_admin`, whose file is not this server's to remove."""
+        is_unix = sock.family == socket.AF_UNIX
         app = web.Application(
-            middlewares=[self._errors, *([] if isinstance(listen, str) else [self._authorize])],
+            middlewares=[self._errors, *([] if is_unix else [self._authorize])],
             client_max_size=BODY_LIMIT,
         )
         handlers = _Handlers(self, node)
@@ -94,7 +98,6 @@ class AdminServer:
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOP_LIMIT)
         await self._runner.setup()
         await web.SockSite(self._runner, sock).start()
-        return listen if isinstance(listen, str) else (listen[0], sock.getsockname()[1])
 
     async def stop(self) -> None:
         """Ends the listener; requests in flight get `STOP_LIMIT`."""
@@ -154,10 +157,11 @@ class _Handlers:
         return web.Response(text="ok\n")
 
     async def status(self, _: web.Request) -> web.Response:
-        return web.json_response(self._node.status())
+        return web.json_response(await self._node.status())
 
     async def metrics(self, _: web.Request) -> web.Response:
-        return web.Response(body=self._node.metrics(), headers={"Content-Type": CONTENT_TYPE})
+        told = await self._node.metrics()
+        return web.Response(body=told, headers={"Content-Type": CONTENT_TYPE})
 
     async def purge(self, request: web.Request) -> web.Response:
         mend = 'send JSON like {"url": "https://host/path"}'
@@ -186,6 +190,11 @@ def _error(
     status: int, error: str, mend: str, headers: dict[str, str] | None = None
 ) -> web.Response:
     return web.json_response({"error": error, "mend": mend}, status=status, headers=headers)
+
+
+def bind_admin(listen: Listen) -> socket.socket:
+    """A bound socket for the admin listener. Raises AdminUnusable."""
+    return _bind_unix(listen) if isinstance(listen, str) else _bind_tcp(*listen)
 
 
 def _bind_tcp(host: str, port: int) -> socket.socket:

@@ -20,13 +20,13 @@ class ReloadReport:
 
 
 class Node(Protocol):
-    """A running node, as the roles build it."""
+    """A running node: a process's own, or all workers of one."""
 
-    def status(self) -> dict[str, Any]:
+    async def status(self) -> dict[str, Any]:
         """What `GET /v1/status` answers: values that JSON knows."""
         ...
 
-    def metrics(self) -> bytes:
+    async def metrics(self) -> bytes:
         """What `GET /metrics` answers: `cdn.observe.metrics.Metrics.render`."""
         ...
 

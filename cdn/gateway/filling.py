@@ -118,7 +118,8 @@ class Passing:
 
 
 class Filling:
-    """`node` is this node's name, `clock` seconds since 1970."""
+    """`node` is this node's name, `clock` seconds since 1970. What is not `mine` by its primary key
+    is another worker's to store: it is only shared in flight."""
 
     def __init__(
         self,
@@ -127,12 +128,14 @@ class Filling:
         clock: Callable[[], float],
         background: BackgroundTasks,
         complain: Complain,
+        mine: Callable[[bytes], bool] = lambda _: True,
     ) -> None:
         self._node = node
         self._store = store
         self._clock = clock
         self._background = background
         self._complain = complain
+        self._mine = mine
         self._flights: Collapse[FlightKey, Fill] = Collapse()
         self._alone: dict[Fill, bytes] = {}
         self._passing: set[Passing] = set()
@@ -310,7 +313,7 @@ class Filling:
                 self._drop_unsuitable(task, now)
             return Arrived(head, stored, reason, None)
         self._mark(task, stored)
-        writer = self._store.open_writer(stored)
+        writer = self._store.open_writer(stored) if self._mine(task.key) else None
         too_large = None if writer is not None else NotStoredReason.TOO_LARGE
         return Arrived(head, stored, too_large, writer)
 

@@ -8,7 +8,8 @@ want another variant); whoever waited in vain goes alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import assert_never
 
@@ -22,6 +23,7 @@ from cdn.gateway.forward import whole_request
 from cdn.gateway.own_answers import own_error
 from cdn.gateway.seat import Seat
 from cdn.gateway.services import ServiceTable
+from cdn.gateway.workers import OneWorker, Tag, Workers
 from cdn.semantics.cache_control import request_directives
 from cdn.semantics.cache_key import key_of_url, normalize_target, primary_key
 from cdn.semantics.forwarded import is_loop
@@ -76,7 +78,8 @@ class Again:
 class Gateway:
     """`name` is this node's name in Via, Cache-Status and CDN-Loop. `trusts` tells whether an
     exchange's peer is one of our own downstream nodes; `complain` hears of every upstream that
-    failed a request. `services` is swapped whole at reload."""
+    failed a request; `workers` are the others of this node. `services` is swapped whole at
+    reload."""
 
     def __init__(
         self,
@@ -88,25 +91,34 @@ class Gateway:
         background: BackgroundTasks,
         trusts: Callable[[Exchange], bool] = lambda _: False,
         complain: Complain = lambda _error, _url: None,
+        workers: Workers = OneWorker(),  # noqa: B008  # has no state
     ) -> None:
         self.name = name
         self.services = services
         self.trusts = trusts
         self.counters = GatewayCounters()
-        self.filling = Filling(name, store, clock, background, complain)
+        self.filling = Filling(name, store, clock, background, complain, workers.mine)
         self._store = store
         self._clock = clock
         self._background = background
         self._complain = complain
+        self._workers = workers
 
     # --- the pipeline ---------------------------------------------------------------------------
 
     def answer_now(self, exchange: Exchange) -> Answer | None:
         """See `Handler.answer_now`."""
-        asked = self._ask(exchange)
-        if isinstance(asked, Answer):
-            return asked
-        if exchange.content is not None:
+        asked = self.ask(exchange)
+        return asked if isinstance(asked, Answer) else self.answer_asked_now(asked)
+
+    async def answer(self, exchange: Exchange) -> Answer:
+        """See `Handler.answer`."""
+        asked = self.ask(exchange)
+        return asked if isinstance(asked, Answer) else await self.answer_asked(asked)
+
+    def answer_asked_now(self, asked: Asked) -> Answer | None:
+        """`answer_now` of what `ask` has let in."""
+        if asked.exchange.content is not None:
             return None
         decision, found = self._decide(asked)
         match decision:
@@ -119,11 +131,8 @@ class Gateway:
             case _:
                 assert_never(decision)
 
-    async def answer(self, exchange: Exchange) -> Answer:
-        """See `Handler.answer`."""
-        asked = self._ask(exchange)
-        if isinstance(asked, Answer):
-            return asked
+    async def answer_asked(self, asked: Asked) -> Answer:
+        """`answer` to what `ask` has let in."""
         return self._finish(asked, await self._answer(asked))
 
     async def _answer(self, asked: Asked) -> Answer:
@@ -177,11 +186,16 @@ class Gateway:
 
     # --- who asks, and whom for -----------------------------------------------------------------
 
-    def _ask(self, exchange: Exchange) -> Asked | Answer:
+    def ask(self, exchange: Exchange) -> Asked | Answer:
+        """Who asks for what; the refusal of what is not to be answered here."""
         if self.trusts(exchange):
             exchange = believed(exchange)
         elif "surrogate-capability" in exchange.request.fields:
             exchange = without_claims(exchange)
+        return self.ask_believed(exchange)
+
+    def ask_believed(self, exchange: Exchange) -> Asked | Answer:
+        """The same of an exchange that says the truth about its viewer."""
         request = exchange.request
         service = self.services.match(request.authority)
         if not request.authority:
@@ -323,7 +337,11 @@ class Gateway:
             return answer
         head = self.filling.received(response.head)
         current = self.filling.is_current(passing, head)
-        self._invalidate(asked, head)
+        try:
+            await self._invalidate(asked, head)
+        except BaseException:
+            response.abort()
+            raise
         if current and _may_be_carried(asked, head):
             carried = await self._carry(task, response, head, asked_at, reason)
             if carried is not None:
@@ -334,12 +352,21 @@ class Gateway:
         carried_on = self.filling.relayed(task, response)
         return passed_on(self.name, asked.request, head, response, carried_on, policy, fwd=reason)
 
-    def _invalidate(self, asked: Asked, head: Response) -> None:
+    async def _invalidate(self, asked: Asked, head: Response) -> None:
         # RFC 9111 §4.4: before the answer goes down, nothing outdated is left to be served.
-        for key in invalidated_keys(asked.request, head):
+        keys = invalidated_keys(asked.request, head)
+        tags = group_tags(asked.key, invalidated_groups(asked.request, head))
+        if keys or tags:
+            self.forget(keys, tags)
+            # Done to its end, even where the client goes away.
+            telling = self._workers.forget(keys, tags)
+            await asyncio.shield(self._background.start(telling, "invalidation"))
+
+    def forget(self, keys: Iterable[bytes], tags: Iterable[Tag]) -> None:
+        """An unsafe method has outdated these; only what this worker holds is removed."""
+        for key in keys:
             self.counters.invalidated += self._remove(key)
-        groups = invalidated_groups(asked.request, head)
-        self.filling.epochs.purge(group_tags(asked.key, groups))
+        self.filling.epochs.purge(tags)
 
     async def _carry(
         self, task: Task, response: UpstreamResponse, head: Response, asked_at: float, fwd: Fwd

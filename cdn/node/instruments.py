@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from cdn.gateway.gateway import Gateway
+from cdn.gateway.owners import OwnerCounters
 from cdn.node.assembly import Upstreams
 from cdn.observe.metrics import Metrics, RequestCounts
 from cdn.storage.memory import MemoryStore
@@ -19,13 +20,15 @@ from cdn.wire.rim import Counters
 
 @dataclass(frozen=True, slots=True)
 class Instrumented:
-    """The parts of a node that count."""
+    """The parts of a node that count; `restarts` is of this worker's place."""
 
     requests: RequestCounts
     wire: Counters
     gateway: Gateway
     store: MemoryStore
     upstreams: Upstreams
+    owners: OwnerCounters
+    restarts: int
 
 
 def declare(metrics: Metrics, parts: Instrumented) -> None:
@@ -35,6 +38,7 @@ def declare(metrics: Metrics, parts: Instrumented) -> None:
     _declare_store(metrics, parts.store)
     _declare_gateway(metrics, parts.gateway)
     _declare_upstream(metrics, parts.upstreams)
+    _declare_workers(metrics, parts.owners, parts.restarts)
 
 
 def _declare_wire(metrics: Metrics, wire: Counters) -> None:
@@ -131,6 +135,25 @@ def _declare_upstream(metrics: Metrics, upstreams: Upstreams) -> None:
         "1 where a peer that ever failed may be asked now, 0 where it is out.",
         lambda: {(state.name,): float(state.usable) for state in upstreams.health.states()},
         ("peer",),
+    )
+
+
+def _declare_workers(metrics: Metrics, owners: OwnerCounters, restarts: int) -> None:
+    metrics.gauge("cdn_workers", "Worker processes that serve now.", lambda: 1)
+    metrics.counter(
+        "cdn_worker_restarts_total",
+        "Workers started in place of one that had died.",
+        lambda: restarts,
+    )
+    metrics.counter(
+        "cdn_owner_forwarded_total",
+        "Requests that one worker handed to another, which owns their key.",
+        lambda: owners.forwarded,
+    )
+    metrics.counter(
+        "cdn_owner_lost_total",
+        "Those that the owner did not answer.",
+        lambda: owners.lost,
     )
 
 

@@ -8,23 +8,27 @@ between two requests. A configuration that cannot be read changes nothing.
 from __future__ import annotations
 
 import asyncio
+import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from cdn.config.addresses import UnixAddress
-from cdn.config.models import EdgeConfig, NodeConfig, needs_restart
+from cdn.config.models import AdminConfig, EdgeConfig, NodeConfig, needs_restart
 from cdn.config.problems import ConfigError
-from cdn.control.api import AdminServer
+from cdn.control.api import AdminServer, Listen
 from cdn.control.protocol import ReloadReport
 from cdn.gateway.background import BackgroundTasks
 from cdn.gateway.exchange import Exchange, Outcome
 from cdn.gateway.gateway import Gateway
+from cdn.gateway.owners import OwnerCounters
 from cdn.gateway.services import ServiceTable
+from cdn.gateway.workers import OneWorker
 from cdn.node.assembly import Assemble, Upstreams
 from cdn.node.clock import Clock
 from cdn.node.complaints import Complaints
 from cdn.node.instruments import Instrumented, declare
+from cdn.node.peers import Peers, Place, drain_both
 from cdn.observe.access_log import AccessLog, LogRecord
 from cdn.observe.events import EventLog
 from cdn.observe.metrics import Metrics, RequestCounts
@@ -37,6 +41,9 @@ from cdn.wire.server import Http1Server
 DRAIN_LIMIT = 30.0
 """Seconds that requests in flight get when the node is told to stop."""
 
+GRACE = 1.0
+"""Seconds in which a worker that ends still hears what its newest connections want."""
+
 Load = Callable[[], NodeConfig]
 """Reads the configuration again. Raises ConfigError."""
 
@@ -45,6 +52,8 @@ OnRecord = Callable[[LogRecord], None]
 
 class Node:
     """Made on the loop that runs it. `load` is what a reload reads; `events` tells the operator.
+    With a `place` it is one of several workers: it keeps what it owns, and its admin listener
+    answers the admin process alone.
 
     Raises AccessLogUnusable where the access log cannot be opened.
     """
@@ -58,6 +67,7 @@ class Node:
         clock: Clock,
         events: EventLog,
         on_record: OnRecord | None = None,
+        place: Place | None = None,
     ) -> None:
         self.config = config
         self.events = events
@@ -73,8 +83,12 @@ class Node:
         health = HealthTracker(monotonic, tell=complaints.health)
         self._upstreams = Upstreams(UpstreamClient(monotonic), health)
         self.background = BackgroundTasks(events.error)
-        self._store = MemoryStore(config.memory)
+        self._place = place
+        self._store = MemoryStore(config.memory if place is None else place.share(config.memory))
         assembly = assemble(config, self._upstreams)
+        self._peers = None
+        if place is not None:
+            self._peers = Peers(place, monotonic, clock.now, complaints.failed)
         self.gateway = Gateway(
             name=config.name,
             services=ServiceTable(assembly.services),
@@ -83,6 +97,7 @@ class Node:
             background=self.background,
             trusts=assembly.trusts,
             complain=complaints.failed,
+            workers=OneWorker() if self._peers is None else self._peers.workers,
         )
         self._operator = config.operator if isinstance(config, EdgeConfig) else ""
         self._log = (
@@ -91,7 +106,7 @@ class Node:
             else None
         )
         self.server = Http1Server(
-            self.gateway,
+            self.gateway if self._peers is None else self._peers.handler(self.gateway, clock.date),
             name=config.name,
             clock=clock.now,
             date=clock.date,
@@ -101,7 +116,8 @@ class Node:
         self._requests = RequestCounts()
         self.declared = self._instrumented()
         token = config.admin.token if config.admin else None
-        self._admin = AdminServer(token=token, events=events) if config.admin else None
+        answers = config.admin is not None or place is not None
+        self._admin = AdminServer(token=token, events=events) if answers else None
 
     def _instrumented(self) -> Metrics:
         config = self.config
@@ -109,7 +125,13 @@ class Node:
         declare(
             metrics,
             Instrumented(
-                self._requests, self.server.counters, self.gateway, self._store, self._upstreams
+                self._requests,
+                self.server.counters,
+                self.gateway,
+                self._store,
+                self._upstreams,
+                OwnerCounters() if self._peers is None else self._peers.counters,
+                0 if self._place is None else self._place.restarts,
             ),
         )
         metrics.counter(
@@ -125,22 +147,39 @@ class Node:
     # --- living and dying -----------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Listens. Raises ListenFailed or AdminUnusable, one line each for the operator."""
-        await self.server.start([(address.host, address.port) for address in self.config.listen])
-        if self._admin is not None and self.config.admin is not None:
-            listen = self.config.admin.listen
-            if isinstance(listen, UnixAddress):
-                await self._admin.start(self, str(listen.path))
-            else:
-                await self._admin.start(self, (listen.host, listen.port))
+        """Listens; a worker only for its peers. Raises ListenFailed or AdminUnusable, one line each
+        for the operator."""
+        if self._peers is not None:
+            await self._peers.start()
+        else:
+            listen = [(address.host, address.port) for address in self.config.listen]
+            await self.server.start(listen)
+        if self._admin is not None:
+            await self._admin.start(self, self._admin_listen())
+
+    async def serve_on(self, sockets: Sequence[socket.socket]) -> None:
+        """A worker's viewers, on the sockets that its supervisor has bound. They come last: not
+        before every worker can be asked for what it owns, and told what to purge."""
+        await self.server.start(sockets=sockets)
+
+    def _admin_listen(self) -> Listen:
+        if self._place is not None:
+            return self._place.admin
+        assert self.config.admin is not None
+        return admin_listen(self.config.admin)
 
     async def stop(self, limit: float = DRAIN_LIMIT) -> None:
         """Drains: no new connections, those in flight finish within `limit` seconds."""
         if self._admin is not None:
             self._admin.draining = True
-        await self.server.drain(limit)
+        if self._peers is None:
+            await self.server.drain(limit)
+        else:
+            await drain_both(self.server, self._peers, GRACE, limit)
         await self.background.close()
         await self._upstreams.client.close()
+        if self._peers is not None:
+            await self._peers.close()
         if self._admin is not None:
             await self._admin.stop()
         if self._log is not None:
@@ -187,11 +226,16 @@ class Node:
         """See `control.protocol.Node.purge`."""
         return self.gateway.purge(url)
 
-    def metrics(self) -> bytes:
+    async def metrics(self) -> bytes:
         """See `control.protocol.Node.metrics`."""
         return self.declared.render()
 
-    def status(self) -> dict[str, Any]:
+    @property
+    def listening(self) -> list[str]:
+        """HOST:PORT of each listener, the ports that were 0 now known."""
+        return [f"{_host(host)}:{port}" for host, port in self.server.addresses]
+
+    async def status(self) -> dict[str, Any]:
         """See `control.protocol.Node.status`."""
         store, wire, fills = self._store, self.server.counters, self.gateway.filling.counters
         return {
@@ -200,7 +244,8 @@ class Node:
             "operator": self._operator,
             "prefixes": [str(prefix) for prefix in getattr(self.config, "prefixes", ())],
             "uptime_seconds": round(self._clock.now() - self._started_at, 3),
-            "listen": [f"{_host(host)}:{port}" for host, port in self.server.addresses],
+            "workers": 1,
+            "listen": self.listening,
             "connections": wire.connections_open,
             "requests": wire.requests,
             "store": {
@@ -281,6 +326,12 @@ class Node:
             complete=complete,
             source=outcome.source,
         )
+
+
+def admin_listen(admin: AdminConfig) -> Listen:
+    """The admin listener's address as `control` takes it."""
+    listen = admin.listen
+    return str(listen.path) if isinstance(listen, UnixAddress) else (listen.host, listen.port)
 
 
 def _host(host: str) -> str:

@@ -39,12 +39,6 @@ async def _serve(config: NodeConfig, assemble: Assemble, load: Load) -> None:
     node = Node(config, assemble, load, clock=clock, events=events)
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
-    reloads: set[asyncio.Task[object]] = set()
-
-    def reload() -> None:
-        task: asyncio.Task[object] = loop.create_task(node.reload())
-        reloads.add(task)
-        task.add_done_callback(reloads.discard)
 
     def stop() -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -53,15 +47,32 @@ async def _serve(config: NodeConfig, assemble: Assemble, load: Load) -> None:
             signal.signal(number, signal.SIG_DFL)
         stopping.set()
 
-    loop.add_signal_handler(signal.SIGHUP, reload)
+    def no_upgrade() -> None:
+        events.warning("upgrade: only with workers: 2 or more; this node must be started anew")
+
+    reload_at_sighup(node)
+    loop.add_signal_handler(signal.SIGUSR2, no_upgrade)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     try:
         await node.start()
-        listening = ", ".join(node.status()["listen"])
+        listening = ", ".join(node.listening)
         events.info(f"listening on {listening}")
         await stopping.wait()
         events.info("draining: no new connections, those in flight finish")
     finally:
         await node.stop()
     events.info("stopped")
+
+
+def reload_at_sighup(node: Node) -> None:
+    """From now on."""
+    loop = asyncio.get_running_loop()
+    reloads: set[asyncio.Task[object]] = set()
+
+    def reload() -> None:
+        task: asyncio.Task[object] = loop.create_task(node.reload())
+        reloads.add(task)
+        task.add_done_callback(reloads.discard)
+
+    loop.add_signal_handler(signal.SIGHUP, reload)

@@ -23,10 +23,10 @@ class FakeNode:
         self.purged: list[str] = []
         self.report = ReloadReport(True, ["configs/edge.yaml ok"])
 
-    def status(self):
+    async def status(self):
         return {"node": "edge-a", "operator": "東"}
 
-    def metrics(self):
+    async def metrics(self):
         return b"# HELP cdn_x X.\ncdn_x 1\n"
 
     async def purge(self, url):

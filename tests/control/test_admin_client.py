@@ -16,10 +16,10 @@ from cdn.observe.events import EventLog
 class FakeNode:
     report = ReloadReport(True, [])
 
-    def status(self):
+    async def status(self):
         return {"node": "edge-a"}
 
-    def metrics(self):
+    async def metrics(self):
         return b""
 
     async def purge(self, url):

@@ -1,0 +1,198 @@
+"""All workers of a node as one: the `Node` that the admin process serves.
+
+Strategy: every worker answers the same admin API on a Unix socket in the node's directory; whoever
+is in the directory is asked, all at once, and the answers are put together by plain rules: numbers
+add up, lists of named things are matched by name. During an upgrade both generations are there. A
+worker that cannot be connected to is dead, and what it held with it. What a worker has counted
+stays counted when it is gone, or every death would look like a restart of the node to Prometheus.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import aiohttp
+from prometheus_client import Metric
+from prometheus_client.parser import text_string_to_metric_families
+
+from cdn.control.protocol import ReloadReport
+
+ADMIN_SUFFIX = ".admin"
+
+LIMIT = aiohttp.ClientTimeout(total=25)
+"""Seconds that a worker gets, below those of the operator's client; a reload reads every file."""
+
+_LEAST = frozenset({"cdn_upstream_usable"})
+"""Gauges of which the least is true of the node."""
+
+_MOST = frozenset({"cdn_reloads"})
+"""Counters of what every worker does each time."""
+
+Sample = tuple[str, tuple[tuple[str, str], ...]]
+
+
+class Sums:
+    """Metrics put together, sample by sample."""
+
+    def __init__(self) -> None:
+        self._families: dict[str, tuple[Metric, dict[Sample, float]]] = {}
+
+    def add(self, family: Metric) -> None:
+        """What one worker tells under one name."""
+        samples = self._families.setdefault(family.name, (family, {}))[1]
+        for sample in family.samples:
+            key = sample.name, tuple(sample.labels.items())
+            samples[key] = _together(family.name, samples.get(key), sample.value)
+
+    def add_all(self, other: Sums) -> None:
+        """What another sum holds."""
+        for name, (family, theirs) in other._families.items():
+            samples = self._families.setdefault(name, (family, {}))[1]
+            for key, value in theirs.items():
+                samples[key] = _together(name, samples.get(key), value)
+
+    def render(self) -> bytes:
+        """Prometheus' text format."""
+        lines: list[str] = []
+        for name, (head, samples) in self._families.items():
+            full = f"{name}_total" if head.type == "counter" else name
+            lines += [f"# HELP {full} {_escaped(head.documentation)}", f"# TYPE {full} {head.type}"]
+            for (sample_name, labels), value in samples.items():
+                told = ",".join(f'{label}="{_escaped(text, True)}"' for label, text in labels)
+                lines.append(f"{sample_name}{{{told}}} {value}")
+        return "".join(f"{line}\n" for line in lines).encode()
+
+
+def _together(name: str, before: float | None, value: float) -> float:
+    if before is None:
+        return value
+    if name in _LEAST:
+        return min(before, value)
+    return max(before, value) if name in _MOST else before + value
+
+
+def _escaped(text: str, quoted: bool = False) -> str:
+    text = text.replace("\\", r"\\").replace("\n", r"\n")
+    return text.replace('"', r"\"") if quoted else text
+
+
+class AllWorkers:
+    """`directory` holds the workers' sockets; `name` and `role` are the node's. `reloaded` is
+    called when all workers have taken up a new configuration."""
+
+    def __init__(self, directory: str, name: str, role: str, reloaded: Callable[[], None]) -> None:
+        self._directory = directory
+        self._base = {"node": name, "role": role}
+        self._reloaded = reloaded
+        self._counted: dict[str, list[Metric]] = {}
+        self._gone = Sums()
+
+    async def status(self) -> dict[str, Any]:
+        """See `control.protocol.Node.status`."""
+        told = await self._all(lambda worker: _json(worker.get("/v1/status")))
+        merged: dict[str, Any] = _merged([status for _, status in told.values()])
+        if merged:
+            merged["reloads"] = max((s["reloads"] for _, s in told.values()), key=_total)
+        return self._base | (merged or {}) | {"workers": len(told)}
+
+    async def metrics(self) -> bytes:
+        """See `control.protocol.Node.metrics`."""
+        told = await self._all(lambda worker: _text(worker.get("/metrics")))
+        living = {
+            name: list(text_string_to_metric_families(text)) for name, (_, text) in told.items()
+        }
+        for name in self._counted.keys() - living:
+            for family in self._counted.pop(name):
+                if family.type != "gauge":
+                    self._gone.add(family)
+        self._counted |= living
+        sums = Sums()
+        for families in living.values():
+            for family in families:
+                sums.add(family)
+        sums.add_all(self._gone)
+        return sums.render()
+
+    async def purge(self, url: str) -> int:
+        """See `control.protocol.Node.purge`."""
+        told = await self._all(lambda worker: _json(worker.post("/v1/purge", json={"url": url})))
+        for status, answer in told.values():
+            if status != 200:
+                raise ValueError(answer["error"])
+        return sum(answer["removed"] for _, answer in told.values())
+
+    async def reload(self) -> ReloadReport:
+        """See `control.protocol.Node.reload`."""
+        told = await self._all(lambda worker: _json(worker.post("/v1/reload")))
+        reports = [ReloadReport(answer["ok"], answer["messages"]) for _, answer in told.values()]
+        messages = dict.fromkeys(message for report in reports for message in report.messages)
+        ok = all(report.ok for report in reports)
+        if ok:
+            self._reloaded()
+        return ReloadReport(ok, list(messages))
+
+    async def _all(
+        self, ask: Callable[[aiohttp.ClientSession], Awaitable[tuple[int, Any]]]
+    ) -> dict[str, tuple[int, Any]]:
+        """The answer, with its status, of every worker that lives, by its socket."""
+        names = sorted(n for n in os.listdir(self._directory) if n.endswith(ADMIN_SUFFIX))
+        answers = await asyncio.gather(*(self._one(name, ask) for name in names))
+        return {
+            name: answer for name, answer in zip(names, answers, strict=True) if answer is not None
+        }
+
+    async def _one(
+        self, name: str, ask: Callable[[aiohttp.ClientSession], Awaitable[tuple[int, Any]]]
+    ) -> tuple[int, Any] | None:
+        way = aiohttp.UnixConnector(os.path.join(self._directory, name))
+        async with aiohttp.ClientSession("http://worker", connector=way, timeout=LIMIT) as worker:
+            try:
+                return await ask(worker)
+            except (aiohttp.ClientConnectionError, OSError) as error:
+                if isinstance(error, TimeoutError):
+                    raise
+                return None  # dead before or while it was asked
+
+
+async def _json(answering: Any) -> tuple[int, Any]:
+    async with answering as answer:
+        return answer.status, await answer.json()
+
+
+async def _text(answering: Any) -> tuple[int, str]:
+    async with answering as answer:
+        return answer.status, await answer.text()
+
+
+def _total(counts: dict[str, int]) -> int:
+    return sum(counts.values())
+
+
+def _merged(values: list[Any]) -> Any:
+    """One value for those of all workers."""
+    match values:
+        case []:
+            return None
+        case [bool(), *_]:
+            return all(values)
+        case [int(), *_]:
+            return sum(values)
+        case [float(), *_]:
+            return max(values)
+        case [dict(), *_]:
+            keys = dict.fromkeys(key for value in values for key in value)
+            return {key: _merged([v[key] for v in values if key in v]) for key in keys}
+        case [list(), *_]:
+            return _matched([item for value in values for item in value])
+    return values[0]
+
+
+def _matched(items: list[Any]) -> list[Any]:
+    """Items of several lists; those with one name are one, as are plain ones that are equal."""
+    alike: dict[Any, list[Any]] = {}
+    for item in items:
+        alike.setdefault(item["name"] if isinstance(item, dict) else item, []).append(item)
+    return [_merged(group) for group in alike.values()]

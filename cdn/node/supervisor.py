@@ -1,0 +1,403 @@
+"""The supervisor of a node's workers: plain Python, no event loop, no threads.
+
+Strategy: it binds every socket once and forks its children, before any loop or thread exists here,
+so that a fork is safe, quick, and takes the configuration along; a worker makes its own loop. One
+listening socket per address is shared by all (no SO_REUSEPORT: a connection must never hang on a
+socket whose worker has gone). It waits in one `poll`: signals come in over a wake-up descriptor,
+children and successor over a socket pair or pipe each.
+
+    SIGHUP   reload: the files are read here first, so a broken one changes nothing anywhere
+    SIGTERM  drain (SIGINT too); a second one ends all at once
+    SIGUSR2  upgrade: the program is run anew with our sockets, and drains us when it serves
+
+A child leaves our frames by an exception and ends like any other process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from cdn.config.models import NodeConfig
+from cdn.config.problems import ConfigError
+from cdn.control.api import AdminUnusable, bind_admin
+from cdn.node.assembly import Assemble
+from cdn.node.clock import Clock
+from cdn.node.handover import Handover, NamedSocket, hand_over
+from cdn.node.node import DRAIN_LIMIT, GRACE, Load, admin_listen, stderr_events
+from cdn.node.peers import Place
+from cdn.node.process import run_node
+from cdn.node.worker import GO, READY, RELOADED, run_admin, run_worker
+from cdn.wire.server import BACKLOG, ListenFailed, bind
+
+QUICK = 1.0
+"""Seconds: who dies sooner is not started again at once."""
+
+FIRST_PAUSE = 0.1
+LONGEST_PAUSE = 5.0
+"""Seconds between one quick death and the next start, doubling from the first to the longest."""
+
+KILL_AFTER = GRACE + DRAIN_LIMIT + 10.0
+"""Seconds after which a worker that does not end is killed."""
+
+SIGNALS = (signal.SIGCHLD, signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
+
+
+def run(config: NodeConfig, assemble: Assemble, load: Load) -> int:
+    """Runs a node to its end, in one process or with its workers; returns the exit code."""
+    handover = Handover.received(os.environ)
+    if config.workers == 1 and handover is None:
+        return run_node(config, assemble, load)
+    try:
+        return Supervisor(config, assemble, load, handover).run()
+    except (ListenFailed, AdminUnusable) as error:
+        print(f"cdn {config.role}: {error}", file=sys.stderr)
+        return 1
+    except _Forked as child:
+        work = child.work
+    return work()
+
+
+class _Forked(BaseException):
+    """Raised in a child: this is what it is for."""
+
+    def __init__(self, work: Callable[[], int]) -> None:
+        self.work = work
+
+
+@dataclass(slots=True)
+class _Child:
+    pid: int
+    channel: socket.socket
+    config: NodeConfig
+    born: float
+    ready: bool = False
+
+
+@dataclass(slots=True)
+class _Slot:
+    """A child's place: the admin process's where `place` is None."""
+
+    place: Place | None
+    child: _Child | None = None
+    quick_deaths: int = 0
+    due: float | None = 0.0
+
+    def __str__(self) -> str:
+        return "the admin process" if self.place is None else f"worker {self.place.index}"
+
+
+class Supervisor:
+    """Raises ListenFailed and AdminUnusable where it cannot bind."""
+
+    def __init__(
+        self, config: NodeConfig, assemble: Assemble, load: Load, handover: Handover | None
+    ) -> None:
+        self._config = config
+        self._assemble = assemble
+        self._load = load
+        self._handover = handover
+        self._events = stderr_events(config.name, Clock())
+        self._listeners = [
+            self._bound(f"listen {address}", lambda at=address: bind(at.host, at.port))  # type: ignore[misc]
+            for address in config.listen
+        ]
+        self._admin: list[NamedSocket] = []
+        if config.admin is not None:
+            at = admin_listen(config.admin)
+            self._admin.append(self._bound(f"admin {config.admin.listen}", lambda: bind_admin(at)))
+        self._directory = handover.directory if handover else tempfile.mkdtemp(prefix="cdn-")
+        self._slots = [
+            _Slot(Place(self._directory, str(os.getpid()), index, config.workers))
+            for index in range(config.workers)
+        ]
+        if self._admin:
+            self._slots.append(_Slot(None))
+        self._up = False
+        self._stopping = False
+        self._handed_over = False
+        self._successor: int | None = None
+        self._code = 0
+        self._kill_at: float | None = None
+        self._selector = selectors.PollSelector()
+        self._wakeup = socket.socketpair()
+
+    def _bound(self, name: str, bind_anew: Callable[[], socket.socket]) -> NamedSocket:
+        sock = (self._handover.take(name) if self._handover else None) or bind_anew()
+        # From here on nobody is refused: who comes before the workers do waits for them.
+        sock.listen(BACKLOG)
+        return name, sock
+
+    def run(self) -> int:
+        """Until the last child has ended; returns the exit code. Raises _Forked in a child."""
+        self._catch_signals()
+        while not self._stopping or any(slot.child for slot in self._slots):
+            self._start_what_is_due()
+            for key, _ in self._selector.select(self._pause()):
+                key.data()
+            if self._kill_at is not None and time.monotonic() >= self._kill_at:
+                self._signal_all(signal.SIGKILL)
+        if not self._handed_over:
+            self._clear_away()
+            self._events.info("stopped")
+        return self._code
+
+    def _clear_away(self) -> None:
+        shutil.rmtree(self._directory, ignore_errors=True)
+        if self._config.admin is not None and isinstance(
+            at := admin_listen(self._config.admin), str
+        ):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(at)
+
+    # --- children -------------------------------------------------------------------------------
+
+    def _start_what_is_due(self) -> None:
+        now = time.monotonic()
+        for slot in self._slots:
+            if not self._stopping and slot.due is not None and slot.due <= now:
+                slot.due = None
+                self._fork(slot)
+
+    def _pause(self) -> float | None:
+        dues = [slot.due for slot in self._slots if slot.due is not None and not self._stopping]
+        if self._kill_at is not None:
+            dues.append(self._kill_at)
+        return max(0.0, min(dues) - time.monotonic()) if dues else None
+
+    def _fork(self, slot: _Slot) -> None:
+        ours, theirs = socket.socketpair()
+        # A signal between fork and the child's own handlers would be lost in ours.
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        pid = os.fork()
+        if pid == 0:
+            ours.close()
+            self._leave(slot)
+            raise _Forked(self._work(slot, theirs))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        theirs.close()
+        slot.child = _Child(pid, ours, self._config, time.monotonic())
+        self._selector.register(ours, selectors.EVENT_READ, lambda: self._hear(slot))
+
+    def _leave(self, slot: _Slot) -> None:
+        """In the child: lets go of all that is the supervisor's, above all of the other children's
+        channels, which must close when it dies, and of listeners that the child does not serve."""
+        signal.set_wakeup_fd(-1)
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+        # Ctrl-C reaches the whole process group; what it means is the supervisor's to say. A reload
+        # that comes before the worker can hear it is repeated when it is ready.
+        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR2):
+            signal.signal(number, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        for sock in (*self._wakeup, *(s.child.channel for s in self._slots if s.child)):
+            sock.close()
+        if self._handover is not None and not self._up:
+            self._handover.forget()
+        for _, sock in self._listeners if slot.place is None else self._admin:
+            sock.close()
+
+    def _work(self, slot: _Slot, channel: socket.socket) -> Callable[[], int]:
+        config, assemble, load = self._config, self._assemble, self._load
+        if slot.place is None:
+            directory, (_, sock) = self._directory, self._admin[0]
+            return lambda: run_admin(config, directory, sock, channel)
+        place, sockets = slot.place, [sock for _, sock in self._listeners]
+        return lambda: run_worker(config, assemble, load, place, sockets, channel)
+
+    def _hear(self, slot: _Slot) -> None:
+        child = slot.child
+        assert child is not None
+        words = child.channel.recv(64)
+        if not words:
+            self._hang_up(child)  # SIGCHLD will say the rest
+        if RELOADED in words:
+            with contextlib.suppress(ConfigError):
+                self._config = self._load()
+                child.config = self._config
+                self._known_to_all_ready()
+        if READY in words:
+            child.ready = True
+            if child.config is not self._config:
+                os.kill(child.pid, signal.SIGHUP)
+            if self._up:
+                self._let_go(child)
+            elif all(slot.child and slot.child.ready for slot in self._slots):
+                self._begin()
+
+    def _hang_up(self, child: _Child) -> None:
+        if child.channel.fileno() >= 0:
+            self._selector.unregister(child.channel)
+            child.channel.close()
+
+    def _let_go(self, child: _Child) -> None:
+        with contextlib.suppress(OSError):  # dead: SIGCHLD will say so
+            child.channel.send(GO)
+
+    def _begin(self) -> None:
+        self._up = True
+        for slot in self._slots:
+            if slot.child is not None:
+                self._let_go(slot.child)
+        names = [sock.getsockname() for _, sock in self._listeners]
+        shown = (f"[{n[0]}]:{n[1]}" if ":" in n[0] else f"{n[0]}:{n[1]}" for n in names)
+        self._events.info(f"listening on {', '.join(shown)}")
+        if self._handover is not None:
+            self._handover.complete()
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            code = os.waitstatus_to_exitcode(status)
+            if pid == self._successor:
+                self._successor = None
+                if not self._handed_over:
+                    self._events.error(f"upgrade: the new program {_how(code)}: this one goes on")
+            for slot in self._slots:
+                if slot.child is not None and slot.child.pid == pid:
+                    self._ended(slot, slot.child, code)
+
+    def _ended(self, slot: _Slot, child: _Child, code: int) -> None:
+        slot.child = None
+        self._hang_up(child)
+        if slot.place is not None:
+            for path in (slot.place.socket, slot.place.admin):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)
+        if self._stopping:
+            self._end_admin_last()
+            return
+        if not self._up:
+            self._events.error(f"{slot} {_how(code)} before it served: not started")
+            self._code = 1
+            self._stop()
+            return
+        now = time.monotonic()
+        slot.quick_deaths = slot.quick_deaths + 1 if now - child.born < QUICK else 0
+        pause = FIRST_PAUSE * 2 ** (slot.quick_deaths - 1) if slot.quick_deaths else 0.0
+        slot.due = now + min(pause, LONGEST_PAUSE)
+        if slot.place is not None:
+            slot.place = replace(slot.place, restarts=slot.place.restarts + 1)
+        self._events.warning(f"{slot} ({child.pid}) {_how(code)}: another is started")
+
+    # --- signals --------------------------------------------------------------------------------
+
+    def _catch_signals(self) -> None:
+        for sock in self._wakeup:
+            sock.setblocking(False)
+        signal.set_wakeup_fd(self._wakeup[1].fileno())
+        for number in SIGNALS:
+            signal.signal(number, _noted)
+        self._selector.register(self._wakeup[0], selectors.EVENT_READ, self._heed_signals)
+
+    def _heed_signals(self) -> None:
+        for number in self._wakeup[0].recv(4096):
+            match number:
+                case signal.SIGCHLD:
+                    self._reap()
+                case signal.SIGHUP:
+                    self._reload()
+                case signal.SIGUSR2:
+                    self._upgrade()
+                case _:
+                    self._stop_or_die(number)
+
+    def _reload(self) -> None:
+        try:
+            self._config = self._load()
+        except ConfigError as error:
+            for problem in error.problems:
+                self._events.error(f"reload: nothing changed: {problem}")
+            return
+        self._known_to_all_ready()
+        self._signal_workers(signal.SIGHUP)
+
+    def _known_to_all_ready(self) -> None:
+        for slot in self._slots:
+            if slot.child is not None and slot.child.ready:
+                slot.child.config = self._config
+
+    def _upgrade(self) -> None:
+        if self._successor is not None or self._stopping or not self._up:
+            self._events.warning("upgrade: not now: this program is starting, ending or upgrading")
+            return
+        command = [sys.executable, "-m", "cdn", *sys.argv[1:]]
+        try:
+            self._successor, pipe = hand_over(
+                [*self._listeners, *self._admin], self._directory, command
+            )
+        except OSError as error:
+            self._events.error(f"upgrade: {command[0]}: {error.strerror}: this program goes on")
+            return
+        self._events.info(f"upgrade: process {self._successor} is starting")
+        self._selector.register(pipe, selectors.EVENT_READ, lambda: self._successor_tells(pipe))
+
+    def _successor_tells(self, pipe: int) -> None:
+        began = os.read(pipe, 1)
+        self._selector.unregister(pipe)
+        os.close(pipe)
+        if began and not self._stopping:
+            self._events.info(f"upgrade: process {self._successor} has taken over; draining")
+            self._handed_over = True
+            self._stop()
+
+    def _stop_or_die(self, number: int) -> None:
+        if not self._stopping:
+            self._stop()
+            self._events.info("draining: no new connections, those in flight finish")
+            return
+        self._signal_all(signal.SIGKILL)
+        if not self._handed_over:
+            self._clear_away()
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+    def _stop(self) -> None:
+        self._stopping = True
+        self._kill_at = time.monotonic() + KILL_AFTER
+        # Held here, they would take connections that nobody will answer.
+        for _, sock in (*self._listeners, *self._admin):
+            sock.close()
+        if self._successor is not None and not self._handed_over:
+            os.kill(self._successor, signal.SIGTERM)
+        self._signal_all(signal.SIGTERM)
+        self._end_admin_last()
+
+    def _end_admin_last(self) -> None:
+        """The admin process says "draining" while workers do; after a hand-over another speaks."""
+        workers = any(slot.child for slot in self._slots if slot.place is not None)
+        admin = self._slots[-1].child if self._slots[-1].place is None else None
+        if admin is not None and (self._handed_over or not workers):
+            self._hang_up(admin)
+
+    def _signal_workers(self, number: signal.Signals) -> None:
+        for slot in self._slots:
+            if slot.place is not None and slot.child is not None:
+                os.kill(slot.child.pid, number)
+
+    def _signal_all(self, number: signal.Signals) -> None:
+        for slot in self._slots:
+            if slot.child is not None:
+                os.kill(slot.child.pid, number)
+
+
+def _noted(*_: object) -> None:
+    """The wake-up descriptor has the signal's number; this only keeps Python from acting."""
+
+
+def _how(code: int) -> str:
+    return f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"

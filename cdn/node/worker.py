@@ -1,0 +1,128 @@
+"""What the supervisor's children do: a worker serves viewers, the admin process speaks for all.
+
+Strategy: each child holds one end of a socket pair. On it it says that it is ready, and hears when
+all the others are, too; when the other end closes, the supervisor is dead or wants it gone, and it
+ends: so none is ever orphaned.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+from collections.abc import Coroutine, Sequence
+from typing import Any
+
+import uvloop
+
+from cdn.config.models import NodeConfig
+from cdn.control.api import AdminServer, AdminUnusable
+from cdn.control.workers import AllWorkers
+from cdn.node.assembly import Assemble
+from cdn.node.clock import Clock
+from cdn.node.node import Load, Node, stderr_events
+from cdn.node.peers import Place
+from cdn.node.process import reload_at_sighup
+from cdn.observe.access_log import AccessLogUnusable
+
+READY = b"1"
+RELOADED = b"2"
+GO = b"3"
+
+
+def run_worker(
+    config: NodeConfig,
+    assemble: Assemble,
+    load: Load,
+    place: Place,
+    sockets: Sequence[socket.socket],
+    channel: socket.socket,
+) -> int:
+    """Runs a worker to its end; returns the process's exit code. `sockets` are the viewers'."""
+
+    async def serve() -> None:
+        clock = Clock()
+        events = stderr_events(f"{config.name}/{place.index}", clock)
+        node = Node(config, assemble, load, clock=clock, events=events, place=place)
+        stopping = asyncio.Event()
+        heard = _Ears(channel, stopping)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, heard.stop)
+        reload_at_sighup(node)
+        try:
+            await node.start()
+            _tell(channel, READY)
+            await heard.go.wait()
+            if not stopping.is_set():
+                await node.serve_on(sockets)
+            await stopping.wait()
+        finally:
+            await node.stop()
+        if heard.end:
+            events.error("the supervisor is gone: this worker has ended, too")
+            with contextlib.suppress(OSError):  # others are still there: the last one does it
+                os.rmdir(place.directory)
+
+    return _run(config, serve())
+
+
+def run_admin(
+    config: NodeConfig, directory: str, sock: socket.socket, channel: socket.socket
+) -> int:
+    """Runs the admin listener on `sock`, for the workers in `directory`, until the supervisor wants
+    it gone; at SIGTERM it says that the node is draining."""
+
+    async def serve() -> None:
+        assert config.admin is not None
+        events = stderr_events(config.name, Clock())
+        server = AdminServer(token=config.admin.token, events=events)
+        workers = AllWorkers(directory, config.name, config.role, lambda: _tell(channel, RELOADED))
+        ended = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, setattr, server, "draining", True)
+        _Ears(channel, ended)
+        await server.start_on(workers, sock)
+        _tell(channel, READY)
+        await ended.wait()
+        await server.stop()
+
+    return _run(config, serve())
+
+
+def _run(config: NodeConfig, work: Coroutine[Any, Any, None]) -> int:
+    try:
+        uvloop.run(work)
+    except (AdminUnusable, AccessLogUnusable) as error:
+        print(f"cdn {config.role}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _tell(channel: socket.socket, word: bytes) -> None:
+    with contextlib.suppress(OSError):  # the supervisor is gone, which is told elsewhere
+        channel.send(word)
+
+
+class _Ears:
+    """What the supervisor says: `go`, and its `end`, which sets `stopping` and lets nobody wait."""
+
+    def __init__(self, channel: socket.socket, stopping: asyncio.Event) -> None:
+        self.go = asyncio.Event()
+        self.end = False
+        self._channel = channel
+        self._stopping = stopping
+        asyncio.get_running_loop().add_reader(channel, self._hear)
+
+    def stop(self) -> None:
+        """The same by signal."""
+        self._stopping.set()
+        self.go.set()
+
+    def _hear(self) -> None:
+        self.go.set()
+        if self._channel.recv(64) == b"":
+            self.end = True
+            asyncio.get_running_loop().remove_reader(self._channel)
+            self._stopping.set()

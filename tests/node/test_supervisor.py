@@ -1,0 +1,181 @@
+"""What several workers agree on without talking, and what one supervisor hands to the next."""
+
+import io
+import os
+import socket
+import sys
+import tempfile
+from collections import Counter
+
+import pytest
+
+from cdn.control.api import AdminServer
+from cdn.control.protocol import ReloadReport
+from cdn.control.workers import AllWorkers
+from cdn.node.handover import VARIABLE, Handover, hand_over
+from cdn.node.peers import Place
+from cdn.observe.events import EventLog
+from cdn.upstream.owner_router import SHARDS, owner_of, shards_of
+
+KEYS = [f"http://www.example.com/{n}".encode() for n in range(8_000)]
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 4, 16, 20])
+def test_every_key_has_one_owner_and_the_owner_the_memory_for_it(workers):
+    owned = Counter(owner_of(key, workers) for key in KEYS)
+    shares = [Place("", "", index, workers).share(1 << 30) for index in range(workers)]
+    assert sum(shards_of(index, workers) for index in range(workers)) == SHARDS
+    assert sum(shares) == 1 << 30
+    for index in range(workers):
+        assert owned[index] / len(KEYS) == pytest.approx(shares[index] / (1 << 30), abs=0.02)
+
+
+def test_sockets_go_from_one_program_to_the_next(tmp_path):
+    told = tmp_path / "told"
+    program = (
+        "import os, sys; from cdn.node.handover import *\n"
+        "handover = Handover.received(os.environ)\n"
+        f"assert {VARIABLE!r} not in os.environ\n"
+        "first, second = handover.take('listen a'), handover.take('listen a')\n"
+        "assert handover.take('listen a') is None\n"
+        "open(sys.argv[1], 'w').write(f'{first.getsockname()[1]} {second.getsockname()[1]}')\n"
+        "assert handover.directory == '/x' and len(handover.sockets) == 1\n"
+        "handover.complete()\n"
+    )
+    with (
+        socket.create_server(("127.0.0.1", 0)) as first,
+        socket.create_server(("127.0.0.1", 0)) as second,
+        socket.create_server(("127.0.0.1", 0)) as unwanted,
+    ):
+        sockets = [("listen a", first), ("listen a", second), ("listen b", unwanted)]
+        pid, pipe = hand_over(sockets, "/x", [sys.executable, "-c", program, str(told)])
+        with open(pipe, "rb") as ready:
+            assert ready.read() == b"1"
+        assert os.waitpid(pid, 0)[1] == 0
+        assert told.read_text() == f"{first.getsockname()[1]} {second.getsockname()[1]}"
+        assert not any(os.get_inheritable(sock.fileno()) for _, sock in sockets)
+
+
+def test_a_program_that_ends_before_it_began_is_the_pipes_end():
+    pid, pipe = hand_over([], "/x", [sys.executable, "-c", "raise SystemExit(3)"])
+    with open(pipe, "rb") as ready:
+        assert ready.read() == b""
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 3
+
+
+def test_nothing_was_handed_over_where_nothing_is_said():
+    assert Handover.received({}) is None
+
+
+# -- all workers as one
+
+
+class FakeWorker:
+    def __init__(self, requests: int, usable: int) -> None:
+        self.requests, self.usable = requests, usable
+        self.report = ReloadReport(True, ["name: has changed, which needs a restart"])
+        self.refusal: str | None = None
+
+    async def status(self):
+        return {
+            "node": "edge-a",
+            "uptime_seconds": 1.5,
+            "requests": self.requests,
+            "listen": ["127.0.0.1:80"],
+            "upstreams": [{"name": "o", "usable": bool(self.usable), "failures": 1}],
+            "reloads": {"ok": 2, "failed": 0},
+        }
+
+    async def metrics(self):
+        return (
+            "# HELP cdn_r_total R.\n# TYPE cdn_r_total counter\n"
+            f'cdn_r_total{{a="x\\"y"}} {self.requests}.0\n'
+            "# HELP cdn_open O.\n# TYPE cdn_open gauge\n"
+            f"cdn_open{{}} {self.requests}.0\n"
+            "# HELP cdn_upstream_usable U.\n# TYPE cdn_upstream_usable gauge\n"
+            f'cdn_upstream_usable{{peer="o"}} {self.usable}.0\n'
+        ).encode()
+
+    async def purge(self, url):
+        if self.refusal is not None:
+            raise ValueError(self.refusal)
+        return 1
+
+    async def reload(self):
+        return self.report
+
+
+class Node:
+    """Two fake workers behind their sockets, and whoever speaks for them."""
+
+    async def __aenter__(self):
+        # Not pytest's own directory: a Unix socket's path is short.
+        self.directory = tempfile.TemporaryDirectory(prefix="w")
+        self.reloads = 0
+        self.all = AllWorkers(self.directory.name, "edge-a", "edge", self.count)
+        self.workers = [FakeWorker(3, 1), FakeWorker(4, 0)]
+        self.servers = []
+        for index, worker in enumerate(self.workers):
+            server = AdminServer(token=None, events=EventLog("w", lambda: 0.0, io.StringIO()))
+            await server.start(worker, Place(self.directory.name, "7", index, 2).admin)
+            self.servers.append(server)
+        return self
+
+    def count(self):
+        self.reloads += 1
+
+    async def lines(self) -> list[str]:
+        return (await self.all.metrics()).decode().splitlines()
+
+    async def __aexit__(self, *_):
+        for server in self.servers:
+            await server.stop()
+        self.directory.cleanup()
+
+
+async def test_status_and_metrics_add_up():
+    async with Node() as node:
+        status = await node.all.status()
+        assert status == {
+            "node": "edge-a",
+            "role": "edge",
+            "uptime_seconds": 1.5,
+            "requests": 7,
+            "listen": ["127.0.0.1:80"],
+            "upstreams": [{"name": "o", "usable": False, "failures": 2}],
+            "reloads": {"ok": 2, "failed": 0},
+            "workers": 2,
+        }
+        lines = await node.lines()
+        assert 'cdn_r_total{a="x\\"y"} 7.0' in lines
+        assert "cdn_open{} 7.0" in lines
+        assert 'cdn_upstream_usable{peer="o"} 0.0' in lines
+        assert "# TYPE cdn_r_total counter" in lines
+
+
+async def test_what_a_dead_worker_had_counted_stays_counted():
+    async with Node() as node:
+        await node.lines()
+        await node.servers[1].stop()
+        for _ in range(2):
+            lines = await node.lines()
+            assert 'cdn_r_total{a="x\\"y"} 7.0' in lines
+            assert "cdn_open{} 3.0" in lines
+        await node.servers[0].stop()
+        assert (await node.all.status()) == {"node": "edge-a", "role": "edge", "workers": 0}
+
+
+async def test_purge_and_reload_are_done_when_all_have_done_it():
+    async with Node() as node:
+        assert await node.all.purge("http://a/") == 2
+        node.workers[1].refusal = "no delivery service"
+        with pytest.raises(ValueError, match="no delivery service"):
+            await node.all.purge("http://a/")
+
+        report = await node.all.reload()
+        assert (report.ok, report.messages) == (True, ["name: has changed, which needs a restart"])
+        assert node.reloads == 1
+        node.workers[1].report = ReloadReport(False, ["site.yaml:3: broken"])
+        report = await node.all.reload()
+        assert (report.ok, len(report.messages)) == (False, 2)
+        assert node.reloads == 1
