@@ -185,8 +185,8 @@ class Supervisor:
             raise _Forked(self._work(slot, theirs))
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         theirs.close()
-        slot.child = _Child(pid, ours, self._config, time.monotonic())
-        self._selector.register(ours, selectors.EVENT_READ, lambda: self._hear(slot))
+        slot.child = child = _Child(pid, ours, self._config, time.monotonic())
+        self._selector.register(ours, selectors.EVENT_READ, lambda: self._hear(child))
 
     def _leave(self, slot: _Slot) -> None:
         """In the child: lets go of all that is the supervisor's, above all of the other children's
@@ -214,9 +214,9 @@ class Supervisor:
         place, sockets = slot.place, [sock for _, sock in self._listeners]
         return lambda: run_worker(config, assemble, load, place, sockets, channel)
 
-    def _hear(self, slot: _Slot) -> None:
-        child = slot.child
-        assert child is not None
+    def _hear(self, child: _Child) -> None:
+        if child.channel.fileno() < 0:
+            return  # its death was noticed by the same `poll`
         words = child.channel.recv(64)
         if not words:
             self._hang_up(child)  # SIGCHLD will say the rest

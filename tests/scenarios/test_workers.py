@@ -114,10 +114,12 @@ async def running(origin: ScriptedOrigin, tmp_path: Path, *flags: str) -> AsyncI
         try:
             yield workers
         finally:
-            print(*node.lines, sep="\n")
             with contextlib.suppress(ProcessLookupError):
                 os.kill(workers.supervisor, signal.SIGTERM)
-            await all_gone([workers.supervisor])
+            try:
+                await all_gone([workers.supervisor])
+            finally:
+                print(*node.lines, sep="\n")  # pytest shows it where a test fails
         assert not [line for line in node.lines if "bug" in line or "Traceback" in line]
     assert left_behind(tmp_path) == []
 
@@ -143,6 +145,20 @@ async def spread(url: str, n: int) -> list[RawClient]:
     return clients
 
 
+async def both(node: Workers, n: int) -> list[RawClient]:
+    """At least `n` connections, in bursts until each of two workers has some: the kernel gives a
+    worker that sleeps lightly all of a trickle."""
+    clients = await spread(node.url, n)
+    while len(clients) < 1_000:
+        # The admin process was forked last and holds none.
+        if all(connections(pid, node.url, 1) for pid in node.pids()[:2]):
+            return clients
+        burst = await asyncio.gather(*(RawClient.connect(node.url) for _ in range(32)))
+        _clients.extend(burst)
+        clients += burst
+    raise AssertionError("one worker takes all connections")
+
+
 # -- one owner for every key
 
 
@@ -150,7 +166,7 @@ async def test_a_crowd_over_two_workers_costs_the_origin_one_request(origin, tmp
     gate = Gate(after=1)
     origin.on("/crowd", Reply(fields=FRESH, content=Pattern(3 << 20), gate=gate))
     async with running(origin, tmp_path) as node:
-        clients = await spread(node.url, 200)
+        clients = await both(node, 200)
         for client in clients:
             await client.send_request("/crowd")
         heads = await asyncio.gather(*(client.read_head() for client in clients))
@@ -160,8 +176,8 @@ async def test_a_crowd_over_two_workers_costs_the_origin_one_request(origin, tmp
             assert (got.complete, len(got.content)) == (True, 3 << 20)
         assert origin.count("/crowd") == 1
         # Both workers had a part in it, and the hop between them is in no field and no count.
-        assert 0 < await metric(node.admin, "cdn_owner_forwarded_total") < 200
-        assert await metric(node.admin, "cdn_requests_total") == 200
+        assert 0 < await metric(node.admin, "cdn_owner_forwarded_total") < len(clients)
+        assert await metric(node.admin, "cdn_requests_total") == len(clients)
         assert {head.field("Via") for head in heads} == {"1.1 edge-a"}
         members = [head.field("Cache-Status").split("; ")[0] for head in heads]
         assert set(members) == {"edge-a"}
@@ -308,18 +324,25 @@ class Load:
         began = time.monotonic()
         try:
             reader, writer = await asyncio.open_connection(self._host, self._port)
+        except OSError as error:
+            self.errors.append(f"{target}: not connected: {error}")
+            self.in_flight -= 1
+            return
+        try:
             writer.write(f"GET {target} HTTP/1.1\r\nHost: site.example\r\n\r\n".encode())
             head = await reader.readuntil(b"\r\n\r\n")
             length = int(re.search(rb"(?i)content-length: (\d+)", head)[1])
             content = await reader.readexactly(length)
             if not head.startswith(b"HTTP/1.1 200") or content != content_of(target):
                 self.errors.append(head.decode())
-            writer.transport.abort()
             self.answered.append((began, time.monotonic() - began))
         except (OSError, asyncio.IncompleteReadError) as error:
             self.errors.append(f"{target}: {type(error).__name__} {error}")
         finally:
             self.in_flight -= 1
+            writer.transport.abort()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
 
     async def run(self, rate: float, over: asyncio.Event) -> None:
         next_at = time.monotonic()
@@ -443,10 +466,12 @@ async def test_a_new_program_that_does_not_start_leaves_the_old_one_alone(origin
 
 async def test_a_killed_worker_takes_only_its_own_connections_along(origin, tmp_path):
     async with running(origin, tmp_path) as node:
-        idle = await spread(node.url, 40)
+        idle = await both(node, 40)
         for client in idle:
             assert (await client.get("/a")).status == 200
-        (victim, *_) = node.pids()
+        held = {pid: connections(pid, node.url, 1) for pid in node.pids()[:2]}
+        assert sum(held.values()) == len(idle)
+        victim = min(held, key=held.get)
         async with load(node.url, 200) as clients:
             await more(clients, 100)
             killed_at = time.monotonic()
@@ -465,7 +490,7 @@ async def test_a_killed_worker_takes_only_its_own_connections_along(origin, tmp_
                 assert (await client.get("/a")).content == b"what there is"
             except ConnectionError:
                 lost += 1
-        assert 0 < lost < 40
+        assert lost == held[victim]
         assert await metric(node.admin, "cdn_worker_restarts_total") == 1
         # What the dead one had counted stays counted, as far as it was asked.
         counted = await metric(node.admin, "cdn_requests_total")
@@ -479,17 +504,15 @@ async def test_a_transfer_from_an_owner_that_is_killed_goes_on(origin, tmp_path)
     big = Pattern(1 << 20)
     origin.on("/big", Reply(fields=FRESH, content=big, gate=gate, honours_ranges=True))
     async with running(origin, tmp_path) as node:
-        clients = await spread(node.url, 16)
+        clients = await both(node, 16)
         for client in clients:
             await client.send_request("/big")
         heads = await asyncio.gather(*(client.read_head() for client in clients))
         await gate.reached()
         forwarded = await metric(node.admin, "cdn_owner_forwarded_total")
-        assert 0 < forwarded < 16
-        admins = [Path(f"/proc/{pid}/cmdline") for pid in node.pids()]
-        assert len(admins) == 3
+        assert 0 < forwarded < len(clients)
         # The owner is the one that is connected to the origin.
-        owner = next(pid for pid in node.pids() if connected_to(pid, origin.url))
+        owner = next(pid for pid in node.pids() if connections(pid, origin.url, 2))
         os.kill(owner, signal.SIGKILL)
         gate.open()
         whole = 0
@@ -500,18 +523,17 @@ async def test_a_transfer_from_an_owner_that_is_killed_goes_on(origin, tmp_path)
         assert whole == forwarded
 
 
-def connected_to(pid: int, url: str) -> bool:
+def connections(pid: int, url: str, end: int) -> int:
+    """How many established connections a process holds with the URL's port at its own `end` (1) or
+    at the other (2)."""
     port = f":{urlsplit(url).port:04X}"
-    inodes = {
-        line.split()[9]
-        for line in Path("/proc/net/tcp").read_text().splitlines()[1:]
-        if line.split()[2].endswith(port)
-    }
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    inodes = {row[9] for row in rows if row[end].endswith(port) and row[3] == "01"}
+    found = 0
     for fd in Path(f"/proc/{pid}/fd").iterdir():
         with contextlib.suppress(OSError):
-            if fd.readlink().name.removeprefix("socket:[").rstrip("]") in inodes:
-                return True
-    return False
+            found += fd.readlink().name.removeprefix("socket:[").rstrip("]") in inodes
+    return found
 
 
 # -- the end
