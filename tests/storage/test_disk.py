@@ -1,0 +1,403 @@
+"""The disk store as its users see it: look-ups, variants, slices, writers, freshening, removal."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from cdn.semantics.ranges import ByteRange
+from cdn.storage import disk as module
+from cdn.storage.disk_content import SliceGone
+from cdn.storage.memory import MOST_VARIANTS
+from tests.storage.disk_kit import (
+    SLICE,
+    content_of,
+    files,
+    key_of,
+    only,
+    opened,
+    put,
+    read,
+    response,
+    slices_of,
+)
+
+GZIP = (("accept-encoding", "gzip"),)
+BROTLI = (("accept-encoding", "br"),)
+
+
+@pytest.fixture
+def store(tmp_path):
+    with opened(tmp_path) as store:
+        yield store
+
+
+@pytest.fixture(params=["in RAM", "on the disk"])
+def settle(request, store):
+    """Everything is looked at while it is on its way, and when it is there."""
+
+    async def settle():
+        if request.param == "on the disk":
+            await store.flush()
+
+    return settle
+
+
+# --- look-ups -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [1, SLICE, SLICE + 1, 5 * SLICE])
+async def test_what_was_stored_is_found(store, settle, size):
+    content = content_of("a", size)
+    assert put(store, response("a"), content)
+    await settle()
+    stored = only(store, "a")
+    assert stored.response == response("a", length=size)
+    assert list(stored.slices_present) == list(range(-(-size // SLICE)))
+    assert await read(stored) == content
+    assert await read(stored) == content
+
+
+async def test_content_of_no_bytes_is_content(store, settle):
+    assert put(store, response("a"), b"")
+    await settle()
+    stored = only(store, "a")
+    assert stored.response == response("a", length=0)
+    assert stored.has(ByteRange(0, 0))
+    assert await read(stored) == b""
+
+
+async def test_what_was_not_stored_is_not_found(store, settle):
+    put(store, response("a"), b"x")
+    await settle()
+    assert not store.lookup(key_of("b"))
+
+
+@pytest.mark.parametrize(
+    "part", [(0, 1), (SLICE - 1, SLICE + 1), (SLICE, 2 * SLICE), (5, 9_999), (9_999, 10_000)]
+)
+async def test_any_part_is_read(store, settle, part):
+    content = content_of("a", 10_000)
+    put(store, response("a"), content)
+    await settle()
+    assert await read(only(store, "a"), ByteRange(*part)) == content[slice(*part)]
+
+
+async def test_parts_come_in_their_order(store, settle):
+    content = content_of("a", 10_000)
+    put(store, response("a"), content)
+    await settle()
+    reading = only(store, "a").open([ByteRange(9_000, 9_005), ByteRange(4_094, 4_098)])
+    pieces = []
+    while piece := await reading.read():
+        pieces.append(bytes(piece))
+    assert b"".join(pieces) == content[9_000:9_005] + content[4_094:4_098]
+
+
+async def test_a_look_up_that_must_not_wait_says_so(store, monkeypatch):
+    put(store, response("a"), b"x")
+    assert len(store.lookup_resident(key_of("a"))) == 1  # still in RAM
+    await store.flush()
+    assert len(store.lookup_resident(key_of("a"))) == 1
+    monkeypatch.setattr("cdn.storage.segments.Segment.read_resident", lambda *of: None)
+    assert store.lookup_resident(key_of("a")) is None
+    assert store.lookup_resident(key_of("b")) == []
+    assert [one.response.length for one in await store.lookup_soon(key_of("a"))] == [1]
+
+
+async def test_keys_of_one_digest_are_told_apart(store, monkeypatch):
+    monkeypatch.setattr(module, "key_digest", lambda key: b"d" * 16)
+    for name in ("a", "b", "longer"):
+        put(store, response(name), content_of(name, 5_000))
+    await store.flush()
+    for name in ("a", "b", "longer"):
+        assert await read(only(store, name)) == content_of(name, 5_000)
+    assert not store.lookup(key_of("c"))
+    assert store.remove(key_of("b")) == 1
+    assert only(store, "b") is None
+    assert await read(only(store, "a")) == content_of("a", 5_000)
+    assert store.counters.damaged == 0
+
+
+# --- variants -----------------------------------------------------------------------------------
+
+
+async def test_variants_live_side_by_side_and_go_together(store, settle):
+    for variant, content in ((GZIP, b"gz"), (BROTLI, b"br"), ((), b"plain")):
+        put(store, response("a", variant), content)
+    await settle()
+    found = {one.variant: await read(one) for one in store.lookup(key_of("a"))}
+    assert found == {GZIP: b"gz", BROTLI: b"br", (): b"plain"}
+    assert store.remove(key_of("a")) == 3
+    assert not store.lookup(key_of("a"))
+
+
+async def test_a_new_response_replaces_the_one_of_its_variant_only(store, settle):
+    put(store, response("a", GZIP), content_of("old", 9_000))
+    put(store, response("a", BROTLI), b"br")
+    await settle()
+    put(store, response("a", GZIP, etag='"v2"'), content_of("new", 5_000))
+    await settle()
+    found = {one.variant: await read(one) for one in store.lookup(key_of("a"))}
+    assert found == {GZIP: content_of("new", 5_000), BROTLI: b"br"}
+
+
+async def test_of_too_many_variants_the_oldest_goes(store):
+    for number in range(MOST_VARIANTS + 3):
+        put(store, response("a", (("x", str(number)),)), b"x")
+    await store.flush()
+    found = {one.variant[0][1] for one in store.lookup(key_of("a"))}
+    assert found == {str(number) for number in range(3, MOST_VARIANTS + 3)}
+
+
+# --- writers and slices -------------------------------------------------------------------------
+
+
+async def test_without_a_head_nothing_is_kept(store, settle):
+    writer = store.open_writer(response("a", length=10_000))
+    assert writer.write_slice(0, b"x" * SLICE)
+    await settle()
+    assert only(store, "a") is None
+    writer.abort()
+    await settle()
+    assert only(store, "a") is None
+    assert not writer.write_slice(1, b"x" * SLICE)
+    assert not writer.commit(response("a", length=10_000))
+
+
+async def test_slices_under_an_early_head_survive_the_writer(store, settle):
+    content = content_of("a", 5 * SLICE)
+    pieces = slices_of(content)
+    head = response("a", length=len(content))
+    writer = store.open_writer(head)
+    writer.write_slice(0, pieces[0])
+    assert writer.commit_head(head)
+    writer.write_slice(1, pieces[1])
+    await settle()
+    writer.abort()
+    stored = only(store, "a")
+    assert list(stored.slices_present) == [0, 1]
+    assert stored.response == replace(head, present=ByteRange(0, 2 * SLICE))
+    assert stored.has(ByteRange(5, 2 * SLICE))
+    assert not stored.has(ByteRange(5, 2 * SLICE + 1))
+    assert await read(stored, ByteRange(5, 2 * SLICE)) == content[5 : 2 * SLICE]
+
+
+async def test_an_interrupted_response_is_completed_by_another_writer(store, settle):
+    content = content_of("a", 4 * SLICE + 7)
+    pieces = slices_of(content)
+    head = response("a", length=len(content))
+    for numbers in ((3, 1), (0, 4), (2,)):
+        writer = store.open_writer(head)
+        assert writer.commit_head(head)
+        for number in numbers:
+            assert writer.write_slice(number, pieces[number])
+        writer.abort()
+        await settle()
+    stored = only(store, "a")
+    assert stored.response == head
+    assert await read(stored) == content
+    assert store.counters.slices_stored in (0, 5)
+
+
+async def test_writers_at_work_at_once_fill_one_object(store, settle):
+    content = content_of("a", 2 * SLICE)
+    head = response("a", length=len(content))
+    first, second = store.open_writer(head), store.open_writer(head)
+    first.write_slice(0, content[:SLICE])
+    second.write_slice(1, content[SLICE:])
+    second.commit(head)
+    first.abort()
+    await settle()
+    assert await read(only(store, "a")) == content
+
+
+async def test_a_slice_that_is_there_is_not_written_again(store):
+    head = response("a", length=SLICE)
+    put(store, head, content_of("a", SLICE))
+    await store.flush()
+    written = store.counters.written
+    writer = store.open_writer(head)
+    assert writer.write_slice(0, content_of("a", SLICE))
+    writer.abort()
+    await store.flush()
+    assert store.counters.written == written
+
+
+@pytest.mark.parametrize("etag", ['"v2"', 'W/"v1"', None])
+async def test_another_validator_drops_the_old_slices(store, settle, etag):
+    put(store, response("a"), content_of("old", 2 * SLICE))
+    await settle()
+    head = response("a", length=2 * SLICE, etag=etag)
+    writer = store.open_writer(head)
+    writer.write_slice(1, content_of("new", 2 * SLICE)[SLICE:])
+    assert list(only(store, "a").slices_present) == [0, 1]  # until there is a new head
+    writer.commit(head)
+    await settle()
+    stored = only(store, "a")
+    assert list(stored.slices_present) == [1]
+    assert stored.response.validator.etag == etag
+    assert await read(stored, ByteRange(SLICE, 2 * SLICE)) == content_of("new", 2 * SLICE)[SLICE:]
+
+
+async def test_another_length_under_the_same_tag_is_another_response(store, settle):
+    put(store, response("a"), content_of("a", 2 * SLICE))
+    await settle()
+    head = response("a", length=3 * SLICE)
+    writer = store.open_writer(head)
+    writer.write_slice(2, b"x" * SLICE)
+    writer.commit(head)
+    await settle()
+    assert list(only(store, "a").slices_present) == [2]
+
+
+async def test_a_head_too_long_is_refused(store):
+    head = response("a", lines=[("X", "x" * 70_000)])
+    writer = store.open_writer(head)
+    assert writer.write_slice(0, b"x")
+    assert not writer.commit(head)
+    assert only(store, "a") is None
+    assert store.open_writer(response("k" * 40_000)) is None
+
+
+async def test_a_backlog_is_refused_and_can_be_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr("cdn.storage.write_behind.BACKLOG", 2 * SLICE)
+    with opened(tmp_path) as store:
+        head = response("a", length=9 * SLICE)
+        writer = store.open_writer(head)
+        with store._shards[0].lock, store._shards[1].lock:  # the disk is slow
+            taken = [writer.write_slice(number, b"x" * SLICE) for number in range(9)]
+            waiting = asyncio.ensure_future(writer.room())
+            await asyncio.sleep(0)
+            waited = not waiting.done()
+        await waiting
+        assert waited
+        assert taken == [True, True] + [False] * 7
+        assert store.counters.refused == 7
+        assert writer.write_slice(8, b"x" * SLICE)
+        writer.commit(head)
+        assert list(only(store, "a").slices_present) == [0, 1, 8]
+
+
+# --- freshening and removal ---------------------------------------------------------------------
+
+
+async def test_freshening_replaces_the_head_only(store, settle):
+    put(store, response("a"), content_of("a", 9_000))
+    await settle()
+    written = store.counters.written
+    fresh = response("a", length=9_000, at=2e9, lines=[("X-New", "1")])
+    store.freshen(only(store, "a"), fresh)
+    assert only(store, "a").response == fresh
+    await store.flush()
+    stored = only(store, "a")
+    assert stored.response == fresh
+    assert await read(stored) == content_of("a", 9_000)
+    assert store.counters.written - written < 9_000 + 3_000
+
+
+async def test_freshening_what_has_gone_or_been_replaced_is_nothing(store, settle):
+    put(store, response("a"), b"old")
+    await settle()
+    old = only(store, "a")
+    put(store, response("a", etag='"v2"'), b"new")
+    await settle()
+    store.freshen(old, response("a", length=3, at=2e9))
+    assert only(store, "a").response.validator.etag == '"v2"'
+    store.remove(key_of("a"))
+    store.freshen(old, response("a", length=3, at=2e9))
+    await settle()
+    assert only(store, "a") is None
+
+
+async def test_a_part_is_freshened_and_can_still_be_completed(store, settle):
+    head = response("a", length=2 * SLICE)
+    writer = store.open_writer(head)
+    writer.write_slice(0, b"x" * SLICE)
+    writer.commit(head)
+    await settle()
+    store.freshen(only(store, "a"), replace(head, response_time=2e9))
+    await settle()
+    writer = store.open_writer(head)
+    writer.write_slice(1, b"y" * SLICE)
+    writer.abort()
+    await settle()
+    stored = only(store, "a")
+    assert (stored.response_time, len(stored.slices_present)) == (2e9, 2)
+
+
+async def test_what_is_removed_on_its_way_never_arrives(store):
+    head = response("a", length=3 * SLICE)
+    writer = store.open_writer(head)
+    writer.write_slice(0, b"x" * SLICE)
+    writer.commit_head(head)
+    assert store.remove(key_of("a")) == 1
+    assert not writer.write_slice(1, b"x" * SLICE)
+    assert not writer.commit(head)
+    await store.flush()
+    assert only(store, "a") is None
+    assert store.status()["objects"] == 0
+
+
+async def test_a_reader_of_what_was_removed_reads_on(store, settle):
+    content = content_of("a", 3 * SLICE)
+    put(store, response("a"), content)
+    await settle()
+    reading = only(store, "a").open([ByteRange(0, len(content))])
+    pieces = [bytes(await reading.read())]
+    assert store.remove(key_of("a")) == 1
+    await store.flush()
+    while piece := await reading.read():
+        pieces.append(bytes(piece))
+    assert b"".join(pieces) == content
+    assert await reading.read() == b""
+
+
+async def test_the_object_of_a_removed_response_has_no_content_for_new_readers(store):
+    put(store, response("a"), b"x")
+    stored = only(store, "a")
+    store.remove(key_of("a"))
+    with pytest.raises(SliceGone):
+        await read(stored)
+
+
+async def test_aborting_lets_go(store):
+    put(store, response("a"), content_of("a", 3 * SLICE))
+    await store.flush()
+    reading = only(store, "a").open([ByteRange(0, 3 * SLICE)])
+    await reading.read()
+    reading.abort()
+    reading.abort()
+    assert await reading.read() == b""
+
+
+async def test_touching_counts_for_head_and_slices(store):
+    put(store, response("a"), content_of("a", 2 * SLICE))
+    store.touch(only(store, "a"))  # on its way: nothing to count by yet
+    await store.flush()
+    stored = only(store, "a")
+    store.touch(stored, 3)
+    await read(stored)
+    shard = next(shard for shard in store._shards if shard.index.counts()[0])
+    uses = [
+        shard.segments.get(place.segment).uses(place.record)
+        for place in (
+            next(shard.index.all_heads())[1].location,
+            *shard.index.locate(stored.object_id, range(2)).values(),
+        )
+    ]
+    assert uses == [3, 4, 4]
+
+
+async def test_slices_are_read_in_small_pieces_once_verified(tmp_path):
+    size = 1 << 20
+    with opened(tmp_path, 256 << 20, slice_size=size) as store:
+        put(store, response("a"), content_of("a", 2 * size))
+        await store.flush()
+        lengths = []
+        for _ in range(2):
+            reading = only(store, "a").open([ByteRange(0, 2 * size)])
+            while piece := await reading.read():
+                lengths.append(len(piece))
+        assert lengths == [size, size] + [256 << 10] * 8
+        assert len(files(tmp_path, "marks")) == 1
