@@ -31,7 +31,8 @@ class Ghosts:
     def recall(self, key: Hashable) -> int:
         """How often `key` was used before it left, 0 where nothing is known. Forgets it."""
         name = hash(key)
-        return self._young.pop(name, 0) or self._old.pop(name, 0)
+        young, old = self._young.pop(name, 0), self._old.pop(name, 0)
+        return young or old
 
     def __len__(self) -> int:
         return len(self._young) + len(self._old)
