@@ -31,7 +31,7 @@ class Completed:
 
     def __init__(self, part: StoredObject, rest: UpstreamResponse) -> None:
         present = part.response.present
-        assert present is not None
+        assert isinstance(present, ByteRange)
         assert present.start == 0
         self._rest = rest
         self._pieces = list(part.read(ByteRange(0, present.stop)))

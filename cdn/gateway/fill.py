@@ -16,7 +16,7 @@ from cdn.gateway.arriving import Arriving
 from cdn.gateway.exchange import Content
 from cdn.gateway.seat import Seat
 from cdn.semantics.message import Response
-from cdn.semantics.ranges import SLICE_SIZE
+from cdn.semantics.ranges import SLICE_SIZE, ByteRange
 from cdn.semantics.stored_response import StoredResponse
 from cdn.semantics.storing import NotStoredReason
 from cdn.storage.store import SliceWriter
@@ -275,7 +275,7 @@ class Fill:
 
     def _commit(self, writer: SliceWriter, stored: StoredResponse, length: int) -> None:
         part = stored.present
-        if part is not None and part.length != length:
+        if isinstance(part, ByteRange) and part.length != length:
             writer.abort()  # it was not the part that it said it was
             return
         writer.commit(stored if part is not None else stored.with_length(length))

@@ -32,6 +32,7 @@ from cdn.gateway.services import DeliveryService
 from cdn.semantics.groups import group_tags, string_list
 from cdn.semantics.http_date import format_http_date
 from cdn.semantics.message import Fields, Request, Response
+from cdn.semantics.ranges import ByteRange
 from cdn.semantics.reuse import Decision, Forward, Hit, covers, decide, stale_on_error
 from cdn.semantics.search import SearchRule, loose_key, parse_no_vary_search, path_key
 from cdn.semantics.stored_response import StoredResponse, make_stored_response
@@ -103,7 +104,7 @@ class Task(NamedTuple):
         if stored is None or self.as_is or "range" in self.request.fields:
             return None
         present = stored.response.present
-        return stored if present is not None and present.start == 0 else None
+        return stored if isinstance(present, ByteRange) and present.start == 0 else None
 
 
 class Passing:
@@ -284,7 +285,7 @@ class Filling:
         upstream has it now; None where it takes another request. RFC 9111 §3.4 joins nothing
         without a strong validator; but an origin that heeds no Range saves asking twice."""
         present = part.response.present
-        assert present is not None
+        assert isinstance(present, ByteRange)
         etag = part.response.validator.strong_etag
         response = await self.fetch(task, rest_request(task.request, etag, present.stop, None))
         if is_rest(response.head, etag, present.stop, part.response.length):

@@ -16,3 +16,12 @@ def key_digest(key: bytes) -> bytes:
     against an attacker, who could else have one URL answered with another's response.
     """
     return xxh3_128_digest(key)
+
+
+SHARDS = 16
+"""Parts of a node's keys, each of which one worker fills and stores."""
+
+
+def shard_of(digest: bytes) -> int:
+    """The shard, below SHARDS, of the key with this digest."""
+    return digest[0] % SHARDS

@@ -19,7 +19,8 @@ from cdn.gateway.exchange import Handler
 from cdn.gateway.filling import Complain
 from cdn.gateway.gateway import Gateway
 from cdn.gateway.owners import OtherWorkers, OwnedHandler, OwnerCounters, OwnerHandler
-from cdn.upstream.owner_router import SHARDS, OwnerRouter, UnixClient, shards_of, socket_name
+from cdn.hashing.digest import SHARDS
+from cdn.upstream.owner_router import OwnerRouter, UnixClient, shards_of, socket_name
 from cdn.wire.server import Http1Server
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cdn.semantics.ranges import SLICE_SIZE
+
 
 @dataclass(frozen=True, slots=True)
 class CachePolicy:
@@ -39,3 +41,6 @@ class CachePolicy:
 
     normalize_vary: bool = True
     """Whether request fields that Vary names are compared by what they mean (RFC 9111 §4.1)."""
+
+    slice_size: int = SLICE_SIZE
+    """Of the aligned slices that content is fetched and kept in."""

@@ -31,6 +31,10 @@ class ByteRange(NamedTuple):
     def length(self) -> int:
         return self.stop - self.start
 
+    def covers(self, part: ByteRange) -> bool:
+        """Whether every byte of `part` is in it."""
+        return self.start <= part.start and part.stop <= self.stop
+
 
 Spec = tuple[int | None, int | None]
 """first-pos and last-pos as sent; (None, n) is a suffix of n bytes."""

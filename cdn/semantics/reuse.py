@@ -143,9 +143,7 @@ def covers(stored: StoredResponse, request: Request, now: float) -> bool:
     if wanted is None or stored.length is None or not range_applies(request, stored.fields, now):
         return False
     parts = parse_range(wanted, stored.length)
-    return bool(parts) and all(
-        present.start <= part.start and part.stop <= present.stop for part in parts or ()
-    )
+    return bool(parts) and all(map(present.covers, parts or ()))
 
 
 def stale_on_error(

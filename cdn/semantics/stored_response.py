@@ -14,7 +14,8 @@ from cdn.semantics.cache_control import CacheControl, response_directives
 from cdn.semantics.groups import string_list
 from cdn.semantics.http_date import parse_http_date, year_of
 from cdn.semantics.message import Fields, Response
-from cdn.semantics.ranges import ByteRange
+from cdn.semantics.ranges import SLICE_SIZE, ByteRange
+from cdn.semantics.slices import PresentSlices
 from cdn.semantics.vary import Variant
 
 _DIGITS = re.compile(r"[0-9]+")
@@ -44,8 +45,8 @@ class StoredResponse:
     `explicit_lifetime` is what the response itself says, None where only a heuristic can tell.
     `initial_age` is RFC 9111 §4.2.3's corrected_initial_age, infinite for an Age nobody can read.
     `length` is the complete representation's length in bytes, None until its end has told.
-    `present`: which of its bytes are kept, None for all. `groups` are its Cache-Groups, `stamp` the
-    epoch at which it was asked for.
+    `present`: which of its bytes are kept, None for all; one part as it came, or aligned slices of
+    `slice_size` bytes. `groups` are its Cache-Groups, `stamp` the epoch at which it was asked for.
     """
 
     primary_key: bytes
@@ -61,9 +62,10 @@ class StoredResponse:
     request_time: float
     response_time: float
     length: int | None
-    present: ByteRange | None = None
+    present: ByteRange | PresentSlices | None = None
     groups: frozenset[str] = frozenset()
     stamp: int = 0
+    slice_size: int = SLICE_SIZE
 
     def with_length(self, length: int) -> StoredResponse:
         return replace(self, length=length)
@@ -78,8 +80,9 @@ def make_stored_response(
     request_time: float,
     response_time: float,
     length: int | None,
-    present: ByteRange | None = None,
+    present: ByteRange | PresentSlices | None = None,
     stamp: int = 0,
+    slice_size: int = SLICE_SIZE,
 ) -> StoredResponse:
     """`response` as received, `fields` what of it may be kept (`storing.storable_fields`).
 
@@ -107,6 +110,7 @@ def make_stored_response(
         present=present,
         groups=string_list(response.fields.get("cache-groups")),
         stamp=stamp,
+        slice_size=slice_size,
     )
 
 

@@ -67,7 +67,8 @@ class MemoryObject:
         return self.response.fields.get("content-language")
 
     def read(self, part: ByteRange) -> Sequence[memoryview]:
-        base = self.response.present.start if self.response.present else 0
+        present = self.response.present
+        base = present.start if isinstance(present, ByteRange) else 0
         return cut(self.slices, ByteRange(part.start - base, part.stop - base))
 
 
@@ -130,7 +131,8 @@ class MemoryStore:
 
     def open_writer(self, response: StoredResponse) -> MemoryWriter | None:
         overhead = _overhead(response)
-        content = response.present.length if response.present else response.length or 0
+        present = response.present
+        content = present.length if isinstance(present, ByteRange) else response.length or 0
         if overhead + content > self.largest_object or not self.reserve(overhead):
             self.counters.refused += 1
             return None

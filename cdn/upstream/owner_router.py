@@ -14,13 +14,11 @@ import functools
 import os
 from collections.abc import Callable
 
-from cdn.hashing.digest import key_digest
+from cdn.hashing.digest import SHARDS, key_digest, shard_of
 from cdn.upstream.client import UpstreamClient
 from cdn.upstream.connection import Connection
 from cdn.upstream.errors import ConnectRefused, ConnectTimeout, UpstreamError
 from cdn.upstream.exchange import Deadlines, Endpoint, UpstreamRequest, UpstreamResponse
-
-SHARDS = 16
 
 OWNER_DEADLINES = Deadlines(connect=10.0, first_byte=600.0, idle=600.0)
 """An owner that waits for its upstream is not to be given up before the upstream is. The kernel
@@ -35,7 +33,7 @@ SUFFIX = ".sock"
 
 def owner_of(key: bytes, workers: int) -> int:
     """The index of the worker, of so many, that owns the primary key."""
-    return key_digest(key)[0] % SHARDS % workers
+    return shard_of(key_digest(key)) % workers
 
 
 def shards_of(index: int, workers: int) -> int:

@@ -12,10 +12,11 @@ import pytest
 from cdn.control.api import AdminServer
 from cdn.control.protocol import ReloadReport
 from cdn.control.workers import AllWorkers
+from cdn.hashing.digest import SHARDS
 from cdn.node.handover import VARIABLE, Handover, hand_over
 from cdn.node.peers import Place
 from cdn.observe.events import EventLog
-from cdn.upstream.owner_router import SHARDS, owner_of, shards_of
+from cdn.upstream.owner_router import owner_of, shards_of
 
 KEYS = [f"http://www.example.com/{n}".encode() for n in range(8_000)]
 
