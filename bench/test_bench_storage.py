@@ -14,7 +14,7 @@ def store() -> MemoryStore:
     store = MemoryStore(1 << 30)
     writer = store.open_writer(stored().with_length(1024))
     assert writer is not None
-    writer.write(bytes(1024))
+    writer.write(0, bytes(1024))
     writer.commit(stored().with_length(1024))
     return store
 

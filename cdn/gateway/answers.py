@@ -7,7 +7,7 @@ just now.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from cdn.gateway.exchange import Answer, Content, Outcome
 from cdn.gateway.fill import Arrived
@@ -15,6 +15,7 @@ from cdn.gateway.relay import Relayed
 from cdn.gateway.seat import Seat
 from cdn.semantics.delivery import (
     Representation,
+    Segment,
     age_field,
     cache_status,
     deliver,
@@ -39,10 +40,14 @@ _NARROWING = (
 )
 
 
+Put = Callable[[Sequence[Segment]], Sequence[bytes | memoryview] | Content | None]
+"""Gives the bytes of what is to be sent, None where it cannot."""
+
+
 def from_store(
     node: str,
     request: Request,
-    content: StoredObject,
+    put: Put,
     use: Hit | ServeStale,
     policy: CachePolicy,
     now: float,
@@ -50,23 +55,70 @@ def from_store(
     fwd: str | None = None,
     fwd_status: int | None = None,
     detail: str | None = None,
-) -> Answer:
-    """A stored response. Its head in `use` is newer than `content`'s own where it has just been
-    validated; with `fwd` the request had gone upstream first."""
+) -> Answer | None:
+    """A stored response, as `use` has its head; with `fwd` the request had gone upstream first.
+    None where `put` gives none."""
     response = use.stored
     status = cache_status(node, fwd=fwd, fwd_status=fwd_status, ttl=use.ttl, detail=detail)
     fields = _relayable(response.fields, policy, request)
     own = (age_field(use.age), via(fields, node), joined_status(fields, status))
     selected = Representation(response.status, response.reason, fields, response.length)
     delivery = deliver(request, selected, own, now)
-    pieces: list[bytes | memoryview] = []
-    for segment in delivery.segments or ():
-        if isinstance(segment, ByteRange):
-            pieces += content.read(segment)
-        else:
-            pieces.append(segment)
+    content = put(delivery.segments) if delivery.segments else ()
+    if content is None:
+        return None
     cache = fwd or ("hit" if isinstance(use, Hit) else "stale")
-    return Answer(delivery.head, pieces, delivery.length, Outcome(cache=cache))
+    return Answer(delivery.head, content, delivery.length, Outcome(cache=cache))
+
+
+def at_once(stored: StoredObject) -> Put:
+    """What can be had without waiting. Raises SliceUnavailable."""
+
+    def put(segments: Sequence[Segment]) -> Sequence[bytes | memoryview] | None:
+        parts = [segment for segment in segments if isinstance(segment, ByteRange)]
+        if len(parts) == len(segments):
+            return stored.ready(parts)
+        pieces: list[bytes | memoryview] = []
+        for segment in segments:
+            ready = stored.ready([segment]) if isinstance(segment, ByteRange) else (segment,)
+            if ready is None:
+                return None
+            pieces += ready
+        return pieces
+
+    return put
+
+
+def from_slices(
+    node: str,
+    request: Request,
+    arrived: Arrived,
+    gather: Callable[[Sequence[Segment]], Content],
+    policy: CachePolicy,
+    now: float,
+    *,
+    fwd: str,
+    leads: bool,
+    source: str,
+) -> Answer:
+    """A representation of which a slice, or the first of all, has just been asked for."""
+    stored = arrived.stored
+    fields = _relayable(stored.fields, policy, request)
+    status = cache_status(
+        node,
+        fwd=fwd,
+        fwd_status=arrived.status if arrived.is_slice or _narrows(request) else None,
+        stored=arrived.reason is None,
+        collapsed=not leads,
+    )
+    own: tuple[FieldLine, ...] = (via(fields, node), joined_status(fields, status))
+    if not leads or "age" in arrived.response.fields:
+        own = (age_field(current_age(stored, now)), *own)  # RFC 9111 §5.1
+    selected = Representation(stored.status, stored.reason, fields, stored.length)
+    delivery = deliver(request, selected, own, now)
+    outcome = Outcome(cache=fwd, collapsed=not leads, source=source)
+    content = gather(delivery.segments) if delivery.segments else ()
+    return Answer(delivery.head, content, delivery.length, outcome)
 
 
 def from_fill(
@@ -84,11 +136,10 @@ def from_fill(
     stored of it."""
     received = arrived.response if leads else arrived.stored
     fields = _relayable(received.fields, policy, request)
-    narrowed = any(name in request.fields for name in _NARROWING)
     status = cache_status(
         node,
         fwd=fwd,
-        fwd_status=arrived.response.status if narrowed else None,
+        fwd_status=arrived.status if _narrows(request) else None,
         stored=arrived.reason is None,
         collapsed=not leads,
         detail=None if arrived.reason is None else arrived.reason.word,
@@ -115,6 +166,37 @@ def from_fill(
     return Answer(delivery.head, seat, delivery.length, outcome)
 
 
+def from_part(
+    node: str,
+    request: Request,
+    seat: Seat,
+    arrived: Arrived,
+    policy: CachePolicy,
+    now: float,
+    *,
+    fwd: str,
+) -> Answer | None:
+    """A slice for the one who asked for it, of what cannot be stored in slices. None where it is
+    not enough."""
+    stored, came = arrived.stored, arrived.stored.present
+    fields = _relayable(arrived.response.fields, policy, request).without({"content-range"})
+    reason = "" if arrived.reason is None else arrived.reason.word
+    status = cache_status(node, fwd=fwd, fwd_status=206, detail=reason)
+    own = (via(fields, node), joined_status(fields, status))
+    selected = Representation(200, "OK", fields, stored.length)
+    delivery = deliver(request, selected, own, now)
+    outcome = Outcome(cache=fwd, source=seat.source)
+    match delivery.segments, came:
+        case (), _:
+            seat.leave()
+            return Answer(delivery.head, (), delivery.length, outcome)
+        case (ByteRange() as part,), ByteRange() if came.covers(part):
+            seat.read_only(*part)
+            return Answer(delivery.head, seat, delivery.length, outcome)
+        case _:
+            return None
+
+
 def passed_on(
     node: str,
     request: Request,
@@ -135,6 +217,11 @@ def passed_on(
     length = None if head.status in (204, 304) else response.length
     outcome = Outcome(cache=fwd, source=response.source)
     return Answer(head.with_fields(fields), content, length, outcome)
+
+
+def _narrows(request: Request) -> bool:
+    """Whether the answer's status need not be the one that came."""
+    return any(name in request.fields for name in _NARROWING)
 
 
 def _relayable(fields: Fields, policy: CachePolicy, request: Request) -> Fields:

@@ -10,21 +10,22 @@ from bisect import bisect_right
 
 
 class Arriving:
-    """Bytes [base, end) of a content; what came before `base` is forgotten."""
+    """Bytes [base, end) of a content; what came before `base` is forgotten, of what came before
+    `sliced` slices have been made."""
 
-    __slots__ = ("_pieces", "_sliced", "_starts", "base", "end")
+    __slots__ = ("_pieces", "_starts", "base", "end", "sliced")
 
-    def __init__(self) -> None:
-        self.base = 0
-        self.end = 0
-        self._sliced = 0
+    def __init__(self, start: int = 0) -> None:
+        self.base = start
+        self.end = start
+        self.sliced = start
         self._pieces: list[bytes] = []
         self._starts: list[int] = []
 
     @property
     def unsliced(self) -> int:
         """Bytes that have come since the last slice."""
-        return self.end - self._sliced
+        return self.end - self.sliced
 
     def append(self, piece: bytes) -> None:
         """What comes next; not empty."""
@@ -34,14 +35,14 @@ class Arriving:
 
     def next_slice(self, size: int) -> bytes:
         """The `size` bytes after the last slice, all of them here, as one piece."""
-        first, begin = self._index(self._sliced), self._sliced
+        first, begin = self._index(self.sliced), self.sliced
         joined = b"".join(self._pieces[first:])
         aligned, rest = joined[:size], joined[size:]
         self._pieces[first:], self._starts[first:] = [aligned], [begin]
-        self._sliced = begin + size
+        self.sliced = begin + size
         if rest:
             self._pieces.append(rest)
-            self._starts.append(self._sliced)
+            self._starts.append(self.sliced)
         return aligned
 
     def at(self, position: int) -> bytes | memoryview:

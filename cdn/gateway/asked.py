@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from cdn.gateway.exchange import Exchange
-from cdn.gateway.filling import Task
+from cdn.gateway.flights import Task
 from cdn.gateway.services import DeliveryService
 from cdn.semantics.cache_key import normalize_authority
 from cdn.semantics.forwarded import forwarded_client, last_forwarded

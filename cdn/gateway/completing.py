@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from cdn.semantics.message import Response
 from cdn.semantics.ranges import ByteRange, parse_content_range
-from cdn.storage.store import StoredObject
+from cdn.storage.store import SliceUnavailable, StoredContent, StoredObject
+from cdn.upstream.errors import BodyCutShort
 from cdn.upstream.exchange import UpstreamResponse
 
 
@@ -34,7 +35,7 @@ class Completed:
         assert isinstance(present, ByteRange)
         assert present.start == 0
         self._rest = rest
-        self._pieces = list(part.read(ByteRange(0, present.stop)))
+        self._part: StoredContent | None = part.open([ByteRange(0, present.stop)])
         self._present = present.stop
         # RFC 9111 §3.4: the new fields count, but for Content-Range.
         fields = rest.head.fields.without({"content-range"})
@@ -49,10 +50,18 @@ class Completed:
         return self._rest.source
 
     async def read(self) -> bytes:
-        if self._pieces:
-            return bytes(self._pieces.pop(0))
+        """See `UpstreamResponse.read`. Raises BodyCutShort, also for what the store has lost."""
+        if self._part is not None:
+            try:
+                if piece := await self._part.read():
+                    return bytes(piece)
+            except SliceUnavailable as error:
+                raise BodyCutShort("the store", str(error)) from error
+            self._part = None
         return await self._rest.read()
 
     def abort(self) -> None:
-        self._pieces.clear()
+        part, self._part = self._part, None
+        if part is not None:
+            part.abort()
         self._rest.abort()

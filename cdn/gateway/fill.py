@@ -1,9 +1,10 @@
 """A fill: one upstream response on its way to the store and to everyone who waits, as it arrives.
 
 Strategy: a fill is a task of its own, so nobody's going away ends it for the others. Content is cut
-into aligned slices that the store and all readers (`seat.py`) share by reference. What cannot be
-stored is shared all the same, out of a window: read ahead of the fastest reader a little, kept for
-the slowest up to 4 MiB; who holds the others up longer goes on alone.
+into aligned slices that the store and all readers (`seat.py`) share; what the store has, and every
+reader has passed, is kept no longer here: who comes late reads it from there. What cannot be stored
+is shared all the same, out of a window: read ahead of the fastest reader a little, kept for the
+slowest up to 4 MiB; who holds the others up longer goes on alone.
 """
 
 from __future__ import annotations
@@ -16,15 +17,16 @@ from cdn.gateway.arriving import Arriving
 from cdn.gateway.exchange import Content
 from cdn.gateway.seat import Seat
 from cdn.semantics.message import Response
-from cdn.semantics.ranges import SLICE_SIZE, ByteRange
+from cdn.semantics.ranges import ByteRange
 from cdn.semantics.stored_response import StoredResponse
 from cdn.semantics.storing import NotStoredReason
-from cdn.storage.store import SliceWriter
+from cdn.storage.store import SliceWriter, StoredContent
 from cdn.upstream.errors import BodyCutShort, UpstreamError
 from cdn.upstream.exchange import UpstreamResponse
 
 WINDOW = 4 << 20
-"""Bytes by which the slowest reader of what is not stored may be behind the newest."""
+"""Bytes by which the slowest reader may be behind the newest before it is read for from the store;
+of what is not stored, before the others wait for it."""
 
 READ_AHEAD = 256 << 10
 """Bytes read ahead of the fastest reader of what is not, or may turn out not to be, stored."""
@@ -43,13 +45,23 @@ GIVEN_UP = "given up on this side"
 
 @dataclass(frozen=True, slots=True)
 class Arrived:
-    """A head came and content follows. `stored` describes it as it is, or would be, stored;
-    `reason` is why it is not, None where it is being stored."""
+    """A head came and content follows, from the byte `start` on. `stored` describes it as it is, or
+    would be, stored; `reason` is why it is not, None where it is being stored. `is_slice`: it is
+    the one slice that was asked for. `sliced`: look-ups know of it already, and what is missing of
+    it can be asked for slice by slice."""
 
     response: Response
     stored: StoredResponse
     reason: NotStoredReason | None
     writer: SliceWriter | None
+    start: int = 0
+    is_slice: bool = False
+    sliced: bool = False
+
+    @property
+    def status(self) -> int:
+        """As it came."""
+        return 206 if self.is_slice else self.response.status
 
     @property
     def shareable(self) -> bool:
@@ -65,13 +77,18 @@ class Freshened:
 
 
 @dataclass(frozen=True, slots=True)
+class NotASlice:
+    """A slice was asked for, and what came is none that could be put together with others."""
+
+
+@dataclass(frozen=True, slots=True)
 class Failed:
     """No head came."""
 
     error: UpstreamError
 
 
-HeadOutcome = Arrived | Freshened | Failed
+HeadOutcome = Arrived | Freshened | NotASlice | Failed
 OnHead = Callable[[UpstreamResponse, float], HeadOutcome]
 GoOnAlone = Callable[["Fill", int, int | None], Awaitable[Content]]
 
@@ -92,20 +109,22 @@ class FillParts:
     """What a fill needs of the gateway. `fetch` gives the upstream's answer and when it was asked
     (seconds); `on_head` judges it, and raises UpstreamError where it is no answer to what was
     asked; `landed` is called once no one may join any more; `go_on_alone` gives the bytes from one
-    position to another (None: the end), and raises ContentCutShort; `cut_short` hears why content
-    ended before its time."""
+    position to another (None: the end), and raises ContentCutShort; `is_there` tells whether a
+    slice has come by another way; `cut_short` hears why content ended before its time."""
 
     fetch: Callable[[], Awaitable[tuple[UpstreamResponse, float]]]
     on_head: OnHead
     landed: Callable[[Fill], None]
     go_on_alone: GoOnAlone
+    is_there: Callable[[StoredResponse, int], bool] = lambda _stored, _number: False
     cut_short: Callable[[UpstreamError], None] = lambda _: None
     counters: FillCounters = field(default_factory=FillCounters)
 
 
 class Fill:
     """See above. `run` is its task's work; `take_seat` is how to get at it. `content` is what has
-    come, `complete` says that this is all, `error` why the rest will not come."""
+    come, `complete` says that this is all, `error` why the rest will not come; `stop` is where its
+    content is said to end, in bytes."""
 
     def __init__(self, parts: FillParts) -> None:
         loop = asyncio.get_running_loop()
@@ -121,7 +140,7 @@ class Fill:
         self.complete = False
         self.disowned = False
         self.error: str | None = None
-        self.length: int | None = None
+        self.stop: int | None = None
         self.arrived: Arrived | None = None
         self.source = ""
 
@@ -140,7 +159,9 @@ class Fill:
     @property
     def joinable(self) -> bool:
         """Whether one who comes now would get all of it."""
-        return self.content.base == 0 and self.error is None and not self.disowned
+        start = 0 if self.arrived is None else self.arrived.start
+        whole = self.content.base == start or self._writer is not None
+        return whole and self.error is None and not self.disowned
 
     @property
     def storing(self) -> bool:
@@ -172,8 +193,8 @@ class Fill:
     def _worth_finishing(self) -> bool:
         return (
             self._writer is not None
-            and self.length is not None
-            and self.length - self.content.end < WORTH_FINISHING
+            and self.stop is not None
+            and self.stop - self.content.end < WORTH_FINISHING
         )
 
     async def head(self) -> HeadOutcome:
@@ -230,7 +251,8 @@ class Fill:
 
     def _begin(self, arrived: Arrived, response: UpstreamResponse) -> None:
         self.arrived = arrived
-        self.length = response.length
+        self.content = Arriving(arrived.start)
+        self.stop = None if response.length is None else arrived.start + response.length
         self._writer = arrived.writer
         if self.disowned:
             self._stop_storing()
@@ -246,40 +268,75 @@ class Fill:
         self.error = str(error)
 
     async def _pump(self, response: UpstreamResponse) -> None:
+        assert self.arrived is not None
+        stored = self.arrived.stored
         while piece := await response.read():
             self.content.append(piece)
-            while self._writer is not None and self.content.unsliced >= SLICE_SIZE:
-                self._store(SLICE_SIZE)
+            while self._writer is not None and self.content.unsliced >= stored.slice_size:
+                self._store(stored.slice_size)
+                if self._meets_what_is_there():
+                    self._finish()
+                    return
             self._trim()
             self._tell()
             while self._is_ahead():
                 await self._wait_for_readers()
-        came = self.content.end
-        if self.length is not None and came != self.length:
-            raise BodyCutShort(self.source, f"{came} of {self.length} bytes came")
+            if self._writer is not None:
+                await self._writer.room()
+        if self.stop is not None and self.content.end != self.stop:
+            came, wanted = self.content.end - self.arrived.start, self.stop - self.arrived.start
+            raise BodyCutShort(self.source, f"{came} of {wanted} bytes came")
         self._finish()
 
     def _store(self, size: int) -> None:
+        assert self.arrived is not None
+        number = self.content.sliced // self.arrived.stored.slice_size
         piece = self.content.next_slice(size)
-        if self._writer is not None and not self._writer.write(piece):
-            self._writer = None  # no room: from here on out of a window
+        if self._writer is not None and not self._writer.write(number, piece):
+            self._stop_storing()  # no room: from here on out of a window
+
+    def _meets_what_is_there(self) -> bool:
+        """Whether a stream of slices has come to one that is there: readers go on with that."""
+        arrived, place = self.arrived, self.content.sliced
+        if arrived is None or not arrived.sliced or place == self.stop:
+            return False
+        return self._parts.is_there(arrived.stored, place // arrived.stored.slice_size)
 
     def _finish(self) -> None:
-        self.length = self.content.end
-        if self._writer is not None and self.content.unsliced:
+        arrived, writer = self.arrived, self._writer
+        assert arrived is not None
+        if writer is not None and self.content.unsliced and self._is_at_end():
             self._store(self.content.unsliced)
-        if self._writer is not None and self.arrived is not None:
-            self._commit(self._writer, self.arrived.stored, self.length)
+            writer = self._writer
+        if writer is not None:
             self._writer = None
+            self._commit(writer, arrived)
         self.complete = True
 
-    def _commit(self, writer: SliceWriter, stored: StoredResponse, length: int) -> None:
-        part = stored.present
-        if isinstance(part, ByteRange) and part.length != length:
-            writer.abort()  # it was not the part that it said it was
-            return
-        writer.commit(stored if part is not None else stored.with_length(length))
+    def _is_at_end(self) -> bool:
+        return self.stop is None or self.content.end == self.stop
+
+    def _commit(self, writer: SliceWriter, arrived: Arrived) -> None:
+        stored, length = arrived.stored, self.content.end - arrived.start
+        if arrived.sliced:
+            writer.abort()  # all that was shown stays
+        elif isinstance(stored.present, ByteRange):
+            if stored.present.length != length:
+                writer.abort()  # it was not the part that it said it was
+                return
+            writer.commit(stored)
+        else:
+            writer.commit(stored.with_length(length))
         self._parts.counters.stored += 1
+
+    def kept(self, position: int) -> StoredContent | None:
+        """What is kept here no longer, from `position` on, as the store has it."""
+        arrived = self.arrived
+        if arrived is None or arrived.writer is None or position >= self.content.base:
+            return None
+        present = arrived.stored.present
+        first = present.start if isinstance(present, ByteRange) else 0
+        return arrived.writer.open([ByteRange(first + position, first + self.content.base)])
 
     def _stop_storing(self) -> None:
         if self._writer is not None:
@@ -290,10 +347,18 @@ class Fill:
 
     def _is_ahead(self) -> bool:
         """Whether readers are to be waited for. What has a place in the store comes as fast as it
-        can; of what has no known length, nobody knows that it will find one."""
-        if not self._seats or (self._writer is not None and self.length is not None):
+        can, but for what can be asked for later slice by slice; of what has no known length, nobody
+        knows that it will find one."""
+        if not self._seats or self.content.end == self.stop:
             return False
+        if self._writer is not None and self.stop is not None:
+            arrived = self.arrived
+            return arrived is not None and arrived.sliced and self._lead() >= self._ahead(arrived)
         return self._lead() >= READ_AHEAD or (self._writer is None and self._lag() >= WINDOW)
+
+    @staticmethod
+    def _ahead(arrived: Arrived) -> int:
+        return max(arrived.stored.slice_size, READ_AHEAD)
 
     def _lead(self) -> int:
         return self.content.end - max(seat.position for seat in self._seats)
@@ -303,7 +368,7 @@ class Fill:
 
     async def _wait_for_readers(self) -> None:
         slowest = min(self._seats, key=lambda seat: seat.position)
-        starving = self._lead() < READ_AHEAD
+        starving = self._writer is None and self._lead() < READ_AHEAD
         began = self._loop.time()
         self._progress = self._loop.create_future()
         try:
@@ -324,9 +389,12 @@ class Fill:
             self._progress.set_result(None)
 
     def _trim(self) -> None:
-        if self._writer is not None or self.content.end <= JOINABLE:
-            return
+        start = 0 if self.arrived is None else self.arrived.start
         end = self.content.end
-        self.content.forget(min((seat.position for seat in self._seats), default=end))
-        if self.content.base:
-            self._parts.landed(self)
+        slowest = min((seat.position for seat in self._seats), default=end)
+        if self._writer is not None:
+            self.content.forget(min(max(slowest, end - WINDOW), self.content.sliced))
+        elif end - start > JOINABLE:
+            self.content.forget(slowest)
+            if self.content.base > start:
+                self._parts.landed(self)

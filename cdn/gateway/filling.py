@@ -1,121 +1,39 @@
-"""Beginning fills: what is asked, how the head is judged, and who may share the answer.
+"""Beginning fills: what is asked upstream, by whom, and who may share the answer.
 
-Strategy: one table of flights, keyed by what an answer can be shared by. The head's judgement is
-pure (`storing.may_store`, `validation.identifies`); this file performs it: opens the writer, leaves
-the hit-for-miss mark, freshens what was validated.
+Strategy: one table of flights, keyed by what an answer can be shared by. A fill that brings more
+than one slice of a known representation is found by that, too. What a head means is `judging.py`'s.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
-from typing import NamedTuple
-
-from cachetools import LRUCache, TLRUCache
 
 from cdn.gateway.background import BackgroundTasks
 from cdn.gateway.collapse import Collapse, Follower, Leader
 from cdn.gateway.completing import Completed, is_rest
-from cdn.gateway.exchange import Content, ContentCutShort, Exchange
-from cdn.gateway.fill import (
-    Arrived,
-    Fill,
-    FillCounters,
-    FillParts,
-    Freshened,
-    HeadOutcome,
-)
+from cdn.gateway.exchange import Content, ContentCutShort
+from cdn.gateway.fill import Arrived, Fill, FillCounters, FillParts, HeadOutcome
+from cdn.gateway.flights import FlightKey, Passing, Task, slice_flight
 from cdn.gateway.forward import forwarded_request, rest_request, whole_request
+from cdn.gateway.judging import Judge
 from cdn.gateway.relay import Relayed
+from cdn.gateway.representations import representation_among
 from cdn.gateway.seat import Seat
-from cdn.gateway.services import DeliveryService
 from cdn.semantics.groups import group_tags, string_list
-from cdn.semantics.http_date import format_http_date
-from cdn.semantics.message import Fields, Request, Response
+from cdn.semantics.message import Request, Response
 from cdn.semantics.ranges import ByteRange
-from cdn.semantics.reuse import Decision, Forward, Hit, covers, decide, stale_on_error
-from cdn.semantics.search import SearchRule, loose_key, parse_no_vary_search, path_key
-from cdn.semantics.stored_response import StoredResponse, make_stored_response
-from cdn.semantics.storing import (
-    NotStoredReason,
-    may_store,
-    may_update,
-    speaks_for_all,
-    storable_fields,
-    whole_of_part,
-)
-from cdn.semantics.surrogate import received_by
-from cdn.semantics.validation import freshen, identifies
-from cdn.semantics.vary import Variant, nominated_fields, variant_key
-from cdn.storage.purge_epochs import PurgeEpochs
+from cdn.semantics.stored_response import StoredResponse
+from cdn.semantics.validation import identifies
+from cdn.semantics.vary import Variant
 from cdn.storage.store import Store, StoredObject
-from cdn.upstream.errors import MalformedResponse, UpstreamError
+from cdn.upstream.errors import UpstreamError
 from cdn.upstream.exchange import UpstreamRequest, UpstreamResponse
-
-ANYONE = Request("GET", "http", "", "/", Fields())
-"""A request that wants nothing in particular: what may be reused at all, may be for this one."""
-
-MOST_RULES = 65_536
-"""Paths whose No-Vary-Search is remembered."""
-
-MOST_MARKS = 65_536
-"""Hit-for-miss marks kept at once; the least recently used go first."""
-
 
 Complain = Callable[[UpstreamError, str], None]
 """Hears of every upstream that failed a request, and of the request's URL."""
 
-
-class FlightKey(NamedTuple):
-    """Requests that differ in one of these never wait for each other. `variant` is None while
-    nobody knows what the response varies on; `authorized`: with Authorization (RFC 9111 §3.5)."""
-
-    primary: bytes
-    variant: Variant | None
-    authorized: bool
-
-
-class Task(NamedTuple):
-    """One request on its way up: whose, for which service, and what is stored for it already.
-    `as_is`: it has gone up as the client sent it, the answer is that one client's."""
-
-    exchange: Exchange
-    service: DeliveryService
-    key: bytes
-    stored: StoredObject | None = None
-    as_is: bool = False
-
-    @property
-    def request(self) -> Request:
-        return self.exchange.request
-
-    @property
-    def validate(self) -> StoredResponse | None:
-        """What a 304 would freshen, and make an answer to this request."""
-        stored = self.stored.response if self.stored else None
-        if stored is None or self.as_is or not stored.validator:
-            return None
-        return stored if covers(stored, self.request, stored.response_time) else None
-
-    @property
-    def part(self) -> StoredObject | None:
-        """What is stored from the beginning on, where this request wants all of it."""
-        stored = self.stored
-        if stored is None or self.as_is or "range" in self.request.fields:
-            return None
-        present = stored.response.present
-        return stored if isinstance(present, ByteRange) and present.start == 0 else None
-
-
-class Passing:
-    """A request on its way up without a fill. `disowned`: what it brings was purged meanwhile."""
-
-    __slots__ = ("disowned", "key", "stamp")
-
-    def __init__(self, key: bytes, stamp: int) -> None:
-        self.key = key
-        self.stamp = stamp
-        self.disowned = False
+Representation = tuple[bytes, Variant, str]
+"""Primary key, variant and strong entity tag."""
 
 
 class Filling:
@@ -136,27 +54,15 @@ class Filling:
         self._clock = clock
         self._background = background
         self._complain = complain
-        self._mine = mine
         self._flights: Collapse[FlightKey, Fill] = Collapse()
+        self._streams: dict[Representation, Fill] = {}
         self._alone: dict[Fill, bytes] = {}
         self._passing: set[Passing] = set()
-        self._marks: TLRUCache[bytes, float] = TLRUCache(
-            MOST_MARKS, ttu=lambda _, lifetime, now: now + lifetime, timer=clock
-        )
-        self._rules: LRUCache[bytes, SearchRule] = LRUCache(MOST_RULES)
-        self.epochs = PurgeEpochs()
+        self.judge = Judge(node, store, clock, mine)
+        self.epochs = store.epochs
         self.counters = FillCounters()
 
-    def names(self, key: bytes) -> tuple[bytes, ...]:
-        """The names under which responses to this primary key may be stored, the likeliest first:
-        looser ones where No-Vary-Search has said what does not matter."""
-        if not self._rules or (rule := self._rules.get(path_key(key))) is None:
-            return (key,)
-        return (loose_key(key, rule), key)
-
-    def marked(self, key: bytes) -> bool:
-        """Whether hit-for-miss holds: what came last for this URL was for nobody else."""
-        return key in self._marks
+    # --- flights --------------------------------------------------------------------------------
 
     def is_under_way(self, flight: FlightKey) -> bool:
         """Whether somebody is asking for this already."""
@@ -164,11 +70,25 @@ class Filling:
 
     def join(self, flight: FlightKey, task: Task) -> tuple[Seat, bool]:
         """A seat at the flight under way, or at a new one; and whether it leads."""
+        if task.of is not None and (seat := self._seat_at_stream(task)) is not None:
+            return seat, False
         joined = self._flights.join(flight, lambda: self._begin(task, flight))
         if isinstance(joined, Follower) and not joined.flight.joinable:
             self._flights.land(flight, joined.flight)
             joined = self._flights.join(flight, lambda: self._begin(task, flight))
         return joined.flight.take_seat(), isinstance(joined, Leader)
+
+    def _seat_at_stream(self, task: Task) -> Seat | None:
+        """Where the slice wanted is, or soon will be, part of what comes anyway."""
+        assert task.of is not None
+        stream = self._streams.get(_representation(task.of))
+        if stream is None or not stream.joinable:
+            return None
+        seat = stream.take_seat()
+        if seat.reaches(task.slice.start, task.of.slice_size):
+            return seat
+        seat.leave()
+        return None
 
     def alone(self, task: Task) -> Seat:
         """A seat at a fill that nobody else joins; what it brings may still be stored."""
@@ -188,12 +108,16 @@ class Filling:
         """A response's content straight down to one client."""
         return Relayed(response, self._complainer(task), skip, limit)
 
+    def complain(self, task: Task, error: UpstreamError) -> None:
+        """An upstream failed a request."""
+        self._complain(error, task.request.url)
+
     def _complainer(self, task: Task) -> Callable[[UpstreamError], None]:
         return lambda error: self._complain(error, task.request.url)
 
     def disown(self, key: bytes) -> None:
         """Responses under `key` were purged: those on their way are not stored either."""
-        names = self.names(key)
+        names = self.judge.names(key)
         for flight, fill in self._flights.under_way():
             if flight.primary in names:
                 fill.disown()
@@ -203,7 +127,9 @@ class Filling:
                 fill.disown()
         for passing in self._passing:
             passing.disowned = passing.disowned or passing.key in names
-        self._marks.pop(key, None)
+        self.judge.forget_marks(key)
+
+    # --- asking ---------------------------------------------------------------------------------
 
     async def fetch_passing(self, task: Task, request: Request) -> tuple[UpstreamResponse, Passing]:
         """As `fetch`, and what was purged while it waited. Raises UpstreamError."""
@@ -242,19 +168,30 @@ class Filling:
         stamp = self.epochs.now
 
         async def fetch() -> tuple[UpstreamResponse, float]:
-            return await self._fetch_whole(task)
+            return await (
+                self._fetch_whole(task) if task.place is None else self._fetch_slice(task)
+            )
+
+        def on_head(response: UpstreamResponse, asked_at: float) -> HeadOutcome:
+            outcome = self.judge.judge(task, response, asked_at, stamp)
+            if isinstance(outcome, Arrived) and outcome.sliced:
+                self._found_by_representation(fill, flight, outcome)
+            return outcome
 
         def landed(fill: Fill) -> None:
             self._alone.pop(fill, None)
             if flight is not None:
                 self._flights.land(flight, fill)
+            if fill.arrived is not None and fill.arrived.sliced:
+                self._land_representation(fill, fill.arrived, flight)
 
         fill = Fill(
             FillParts(
                 fetch=fetched or fetch,
-                on_head=lambda response, asked_at: self._judge(task, response, asked_at, stamp),
+                on_head=on_head,
                 landed=landed,
                 go_on_alone=lambda fill, start, stop: self._go_on_alone(task, fill, start, stop),
+                is_there=self._is_there,
                 cut_short=self._complainer(task),
                 counters=self.counters,
             )
@@ -263,6 +200,39 @@ class Filling:
             self._alone[fill] = task.key
         fill.started_by(self._background.start(fill.run(), "fill"))
         return fill
+
+    def _found_by_representation(
+        self, fill: Fill, flight: FlightKey | None, arrived: Arrived
+    ) -> None:
+        """Now that it is known what comes, whoever knows it is there finds it by that."""
+        stored, named = arrived.stored, _named(flight, arrived)
+        if named is not None and named != flight:
+            self._flights.join(named, lambda: fill)
+        elif named is None:
+            self._streams.setdefault(_representation(stored), fill)
+
+    def _land_representation(self, fill: Fill, arrived: Arrived, flight: FlightKey | None) -> None:
+        if (named := _named(flight, arrived)) is not None:
+            self._flights.land(named, fill)
+        elif self._streams.get(name := _representation(arrived.stored)) is fill:
+            del self._streams[name]
+
+    def _is_there(self, stored: StoredResponse, number: int) -> bool:
+        """Whether a slice has come, or comes, by another way than a stream."""
+        found = representation_among(self._store.lookup(stored.primary_key), stored)
+        if found is None:
+            return False
+        if found.response.present is None or found.response.present.covers(
+            ByteRange(number * stored.slice_size, number * stored.slice_size + 1)
+        ):
+            return True
+        flights = (slice_flight(stored, number, authorized) for authorized in (False, True))
+        return any(flight in self._flights for flight in flights)
+
+    async def _fetch_slice(self, task: Task) -> tuple[UpstreamResponse, float]:
+        asked_at, (start, stop) = self._clock(), task.slice
+        etag = None if task.of is None else task.of.validator.strong_etag
+        return await self.fetch(task, rest_request(task.request, etag, start, stop)), asked_at
 
     async def _fetch_whole(self, task: Task) -> tuple[UpstreamResponse, float]:
         asked_at = self._clock()
@@ -295,131 +265,55 @@ class Filling:
         response.abort()
         return None
 
-    def _judge(
-        self, task: Task, response: UpstreamResponse, asked_at: float, stamp: int
-    ) -> HeadOutcome:
-        now, policy = self._clock(), task.service.policy
-        head = self.received(response.head)
-        if head.status == 304 and not task.as_is:
-            return self._judge_not_modified(task, response, head, asked_at)
-        reason = may_store(task.request, head, policy)
-        stored = self._described(task, response, head, asked_at, stamp)
-        if reason is None and head.status >= 500 and self._is_covered(task, now):
-            reason = NotStoredReason.SERVER_ERROR
-        if reason is None and head.status == 206 and (stored.present is None or not task.as_is):
-            reason = NotStoredReason.PARTIAL  # not what it says, or not what was asked for
-        if reason is not None:
-            if reason.in_response and speaks_for_all(head.status):
-                self._marks[task.key] = policy.hit_for_miss
-                self._drop_unsuitable(task, now)
-            return Arrived(head, stored, reason, None)
-        self._mark(task, stored)
-        writer = self._store.open_writer(stored) if self._mine(task.key) else None
-        too_large = None if writer is not None else NotStoredReason.TOO_LARGE
-        return Arrived(head, stored, too_large, writer)
-
-    def _described(
-        self, task: Task, response: UpstreamResponse, head: Response, asked_at: float, stamp: int
-    ) -> StoredResponse:
-        """The response as it is, or would be, stored."""
-        fields, request = head.fields, task.request
-        length, present = response.length, None
-        part = whole_of_part(fields, length) if head.status == 206 else None
-        if part is not None:
-            present, length = part
-            fields = fields.without({"content-range"})
-            head = Response(200, fields, "OK")
-        rule = parse_no_vary_search(fields.get("no-vary-search"))
-        if rule is not None:
-            self._rules[path_key(task.key)] = rule
-        return make_stored_response(
-            primary_key=task.key if rule is None else loose_key(task.key, rule),
-            variant=variant_key(
-                nominated_fields(fields) or (), request.fields, task.service.policy.normalize_vary
-            ),
-            response=head,
-            fields=storable_fields(fields),
-            request_time=asked_at,
-            response_time=self._clock(),
-            length=length,
-            present=present,
-            stamp=stamp,
-        )
-
-    def received(self, head: Response) -> Response:
-        """A head from upstream as this node goes by it: with a Date (RFC 9110 §6.6.1 has a
-        recipient with a clock add it), and with what is meant for this node by name."""
-        fields = received_by(head.fields, self._node)
-        if "date" not in fields:
-            fields = fields.adding(("Date", format_http_date(self._clock())))
-        return head if fields is head.fields else head.with_fields(fields)
-
-    def _judge_not_modified(
-        self, task: Task, response: UpstreamResponse, head: Response, asked_at: float
-    ) -> Freshened:
-        if not task.stored or not task.validate or not identifies(task.validate, head):
-            raise MalformedResponse(response.source, "304, which answers nothing that was asked")
-        fresh = freshen(task.validate, head, asked_at, self._clock())
-        if may_update(task.request, head, task.service.policy):
-            self._store.freshen(task.stored, fresh)
-            self._mark(task, fresh)
-        return Freshened(fresh)
-
-    def _drop_unsuitable(self, task: Task, now: float) -> None:
-        # RFC 9111 §4.3.3: a full answer says that what was stored is not suitable any more. While
-        # fresh it is: only this one client would not have it.
-        stored = task.stored
-        if stored is not None and not isinstance(_for_anyone(stored.response, task, now), Hit):
-            self._store.remove(stored.response.primary_key)
-
-    def _mark(self, task: Task, stored: StoredResponse) -> None:
-        if isinstance(_for_anyone(stored, task, self._clock()), Forward):
-            # It is of no use to those who wait, nor to the next ones: they need not queue for it.
-            self._marks[task.key] = task.service.policy.hit_for_miss
-        else:
-            self._marks.pop(task.key, None)
-
-    def _is_covered(self, task: Task, now: float) -> bool:
-        """Whether what is stored is served in place of this error: then it stays."""
-        request, policy = task.request, task.service.policy
-        return (
-            task.stored is not None
-            and stale_on_error(request, task.stored.response, policy, now, False) is not None
-        )
+    # --- going on alone -------------------------------------------------------------------------
 
     async def _go_on_alone(
         self, task: Task, fill: Fill, position: int, stop: int | None
     ) -> Content:
-        """The rest for a reader that fell out of a window: by Range where a strong validator says
-        that the bytes fit, else afresh where some validator does. Raises ContentCutShort."""
         arrived = fill.arrived
         assert arrived is not None
-        validator, request = arrived.stored.validator, task.request
+        return await self.rest_of(task, arrived.stored, position, stop)
+
+    async def rest_of(
+        self, task: Task, stored: StoredResponse, position: int, stop: int | None
+    ) -> Content:
+        """Bytes [position, stop) (None: to the end) of a response for one reader who can have them
+        no other way: by Range where a strong validator says that they fit, else afresh where some
+        validator does. Raises ContentCutShort."""
+        validator, request = stored.validator, task.request
         limit = None if stop is None else stop - position
         if not validator:
-            raise ContentCutShort("too slow for what is not stored and has no validator")
+            raise ContentCutShort("its rest cannot be had: it is not stored and has no validator")
         try:
             if (etag := validator.strong_etag) is not None:
                 response = await self.fetch(task, rest_request(request, etag, position, stop))
-                if is_rest(response.head, etag, position, stop):
+                end = stored.length if stop is None else stop
+                if is_rest(response.head, etag, position, end):
                     return self.relayed(task, response, limit=limit)
             else:
                 response = await self.fetch(task, whole_request(request, None))
         except UpstreamError as error:
             raise ContentCutShort(str(error)) from error
-        if _same_representation(response.head, arrived.response):
+        if _is_the_same(response.head, stored):
             return self.relayed(task, response, position, limit)
         response.abort()
-        raise ContentCutShort("a slow reader's rest could not be had: the response has changed")
+        raise ContentCutShort("its rest cannot be had: the response has changed")
 
 
-def _for_anyone(stored: StoredResponse, task: Task, now: float) -> Decision:
-    """What would become of a request that wants nothing in particular, were all of it kept."""
-    return decide(ANYONE, replace(stored, present=None), task.service.policy, now)
+def _representation(stored: StoredResponse) -> Representation:
+    assert stored.validator.etag is not None
+    return stored.primary_key, stored.variant, stored.validator.etag
 
 
-def _same_representation(head: Response, first: Response) -> bool:
+def _named(flight: FlightKey | None, arrived: Arrived) -> FlightKey | None:
+    """The name of a slice's flight once it is known whose slice it is; None for a stream."""
+    if flight is None or flight.place is None or not arrived.is_slice:
+        return None
+    return slice_flight(arrived.stored, flight.place, flight.authorized)
+
+
+def _is_the_same(head: Response, stored: StoredResponse) -> bool:
     """Whether the same URL gave the same thing again, by the validators there are."""
-    return head.status == first.status and all(
-        head.fields.get(name) == first.fields.get(name) for name in ("etag", "last-modified")
+    return head.status == stored.status and all(
+        head.fields.get(name) == stored.fields.get(name) for name in ("etag", "last-modified")
     )

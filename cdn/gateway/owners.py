@@ -89,18 +89,22 @@ class OwnerHandler:
         asked = self._gateway.ask(exchange)
         if isinstance(asked, Answer):
             return asked
-        return self._gateway.answer_asked_now(asked) if self._router.mine(asked.key) else None
+        return self._gateway.answer_asked_now(asked, owns=self._owns(asked))
 
     async def answer(self, exchange: Exchange) -> Answer:
         """See `Handler.answer`."""
         asked = self._gateway.ask(exchange)
         if isinstance(asked, Answer):
             return asked
-        if not self._router.mine(asked.key):
-            answer = await self._by_owner(asked)
+        if not self._owns(asked):
+            # Any worker reads what is stored on disk; what is to be asked upstream is its owner's.
+            answer = await self._gateway.answer_stored(asked) or await self._by_owner(asked)
             if answer is not None:
                 return answer
         return await self._gateway.answer_asked(asked)
+
+    def _owns(self, asked: Asked) -> bool:
+        return self._router.mine(self._gateway.filling.judge.names(asked.key)[0])
 
     async def _by_owner(self, asked: Asked) -> Answer | None:
         """The owner's answer; None where it gives none, and nothing is lost by asking again."""

@@ -1,8 +1,9 @@
 """A seat: one client's place at a fill, and the content that it reads there.
 
 Strategy: whoever wants a fill holds a seat from the moment of joining, so that the fill knows for
-whom it goes on; the seat becomes a reader when the head has come. Who is too slow for the window of
-what is not stored goes on by a request of its own, unseen by the client.
+whom it goes on; the seat becomes a reader when the head has come. What the fill has let go of is
+read from the store; who is too slow for the window of what is not stored goes on by a request of
+its own, unseen by the client.
 """
 
 from __future__ import annotations
@@ -10,20 +11,25 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cdn.gateway.exchange import Content, ContentCutShort
+from cdn.storage.store import SliceUnavailable, StoredContent
 
 if TYPE_CHECKING:
     from cdn.gateway.fill import Fill, HeadOutcome
+
+REACH = 2
+"""Slices ahead of a stream: who wants what lies further on has it fetched by itself."""
 
 
 class Seat:
     """A `Content`: bytes [position, stop) of a fill's. `held` is how many seconds the others have
     waited for this one; `dropped`: they wait no longer."""
 
-    __slots__ = ("_alone", "_fill", "dropped", "held", "position", "stop")
+    __slots__ = ("_alone", "_fill", "_kept", "dropped", "held", "position", "stop")
 
     def __init__(self, fill: Fill) -> None:
         self._fill: Fill | None = fill
         self._alone: Content | None = None
+        self._kept: StoredContent | None = None
         self.position = 0
         self.stop: int | None = None
         self.held = 0.0
@@ -36,8 +42,8 @@ class Seat:
 
     @property
     def length(self) -> int | None:
-        """Bytes of content in all, where known."""
-        return None if self._fill is None else self._fill.length
+        """Bytes of the fill's content in all, where known."""
+        return None if self._fill is None else self._fill.stop
 
     @property
     def source(self) -> str:
@@ -48,6 +54,13 @@ class Seat:
     def for_the_store(self) -> bool:
         """Whether reading on still brings something into the store."""
         return self._fill is not None and self._fill.storing
+
+    def reaches(self, position: int, slice_size: int) -> bool:
+        """Whether `position` is at hand, or soon will be."""
+        if self._fill is None:
+            return False
+        content = self._fill.content
+        return content.base <= position <= content.end + REACH * slice_size
 
     def read_only(self, start: int, stop: int) -> None:
         """Narrows the seat to a part of the content, before the first `read`."""
@@ -63,9 +76,11 @@ class Seat:
             if self.stop is not None and self.position >= self.stop:
                 break
             if self.dropped:
-                self._alone = await fill.alone(self.position, self.stop)
-                self.leave()
-                return await self._alone.read()
+                return await self._go_on_alone(fill)
+            if self.position < fill.content.base:
+                if piece := await self._read_kept(fill):
+                    return piece
+                continue
             if self.position < fill.content.end:
                 return self._take(fill)
             if fill.complete:
@@ -77,8 +92,31 @@ class Seat:
         self.leave()
         return b""
 
+    async def _go_on_alone(self, fill: Fill) -> bytes | memoryview:
+        self._alone = await fill.alone(self.position, self.stop)
+        self.leave()
+        return await self._alone.read()
+
+    async def _read_kept(self, fill: Fill) -> bytes | memoryview:
+        """What the fill has let go of; b"" to look again."""
+        piece: bytes | memoryview = b""
+        try:
+            if self._kept is None:
+                self._kept = fill.kept(self.position)
+            if self._kept is not None:
+                piece = await self._kept.read()
+        except SliceUnavailable:
+            self._kept = None
+        if piece:
+            return self._taken(fill, piece)
+        self.dropped = self._kept is None
+        self._kept = None  # at the end of what there was; there may be more
+        return b""
+
     def _take(self, fill: Fill) -> bytes | memoryview:
-        piece = fill.content.at(self.position)
+        return self._taken(fill, fill.content.at(self.position))
+
+    def _taken(self, fill: Fill, piece: bytes | memoryview) -> bytes | memoryview:
         if self.stop is not None and len(piece) > self.stop - self.position:
             piece = memoryview(piece)[: self.stop - self.position]
         self.position += len(piece)
@@ -90,6 +128,9 @@ class Seat:
         fill, self._fill = self._fill, None
         if fill is not None:
             fill.leave(self)
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            kept.abort()
 
     def abort(self) -> None:
         """See `Content.abort`."""

@@ -2,24 +2,24 @@
 
 Strategy: cachetools keeps objects and sum, a replacement policy their order; beside it an index
 from primary key to variants. Writers reserve each slice as it comes, so what is still arriving
-counts and no crowd of fills outgrows the budget. Sizes are what an object costs the process, not
-only its content: a million small objects are mostly fields and Python.
+counts and no crowd of fills outgrows the budget; when a writer ends, what it brought is the
+object's. Sizes are what an object costs the process, not only its content: a million small objects
+are mostly fields and Python.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
-from cachetools import Cache
-
-from cdn.semantics.ranges import ByteRange, cut
+from cdn.semantics.ranges import ByteRange
 from cdn.semantics.stored_response import StoredResponse
 from cdn.semantics.vary import Variant
 from cdn.storage.eviction.greedy_dual import GDG
-from cdn.storage.eviction.policy import EvictionPolicy, K
+from cdn.storage.memory_object import MemoryObject, Pieces
+from cdn.storage.policy_cache import PolicyCache
+from cdn.storage.purge_epochs import PurgeEpochs
 from cdn.storage.store import StoredObject
 
 _OBJECT_OVERHEAD = 2_000
@@ -45,63 +45,7 @@ class MemoryCounters:
     refused: int = 0
 
 
-@dataclass(slots=True, eq=False)
-class MemoryObject:
-    """One stored response; `slices` are of `ranges.SLICE_SIZE` bytes but the last, counted from
-    where what is present begins."""
-
-    response: StoredResponse
-    slices: list[bytes]
-    size: int
-
-    @property
-    def variant(self) -> Variant:
-        return self.response.variant
-
-    @property
-    def response_time(self) -> float:
-        return self.response.response_time
-
-    @property
-    def content_language(self) -> str | None:
-        return self.response.fields.get("content-language")
-
-    def read(self, part: ByteRange) -> Sequence[memoryview]:
-        present = self.response.present
-        base = present.start if isinstance(present, ByteRange) else 0
-        return cut(self.slices, ByteRange(part.start - base, part.stop - base))
-
-
 Name = tuple[bytes, Variant]
-V = TypeVar("V")
-
-
-class PolicyCache(Cache[K, V]):
-    """A cachetools Cache that evicts what `policy` names; to look an item up is to use it."""
-
-    def __init__(self, policy: EvictionPolicy[K], getsizeof: Callable[[V], int]) -> None:
-        super().__init__(policy.budget, getsizeof)
-        self.policy = policy
-
-    def __getitem__(self, key: K) -> V:
-        self.policy.touch(key)
-        return Cache.__getitem__(self, key)
-
-    def __setitem__(self, key: K, value: V) -> None:
-        if key in self:
-            del self[key]
-        super().__setitem__(key, value)
-        self.policy.admit(key, int(self.getsizeof(value)))
-
-    def __delitem__(self, key: K) -> None:
-        super().__delitem__(key)
-        self.policy.remove(key)
-
-    def popitem(self) -> tuple[K, V]:
-        key = self.policy.evict()
-        value = super().__getitem__(key)
-        super().__delitem__(key)
-        return key, value
 
 
 class MemoryStore:
@@ -112,6 +56,7 @@ class MemoryStore:
         self.capacity = capacity
         self.largest_object = capacity // 8
         self.counters = MemoryCounters()
+        self.epochs = PurgeEpochs()
         self._reserved = 0
         self._objects: PolicyCache[Name, MemoryObject] = PolicyCache(
             GDG(capacity), getsizeof=lambda stored: stored.size
@@ -122,6 +67,9 @@ class MemoryStore:
         found = self._variants.get(key)
         return () if found is None else tuple(found.values())
 
+    async def lookup_soon(self, key: bytes) -> Sequence[MemoryObject]:
+        return self.lookup(key)
+
     def touch(self, stored: StoredObject, uses: int = 1) -> None:
         response = stored.response
         try:
@@ -130,21 +78,29 @@ class MemoryStore:
             return  # it has gone since it was looked up
 
     def open_writer(self, response: StoredResponse) -> MemoryWriter | None:
-        overhead = _overhead(response)
-        present = response.present
-        content = present.length if isinstance(present, ByteRange) else response.length or 0
-        if overhead + content > self.largest_object or not self.reserve(overhead):
+        stored = self._joined(response)
+        overhead = 0 if stored else _overhead(response)
+        if overhead + _expected(response) > self.largest_object or not self.reserve(overhead):
             self.counters.refused += 1
             return None
-        return MemoryWriter(self, overhead)
+        return MemoryWriter(self, stored or MemoryObject(response), overhead)
+
+    def _joined(self, response: StoredResponse) -> MemoryObject | None:
+        # RFC 9111 §3.4: only what has one strong validator is one representation.
+        etag, held = response.validator.strong_etag, self._held(response)
+        if etag is None or held is None or isinstance(response.present, ByteRange):
+            return None
+        known = held.response
+        same = (known.validator.strong_etag, known.length) == (etag, response.length)
+        return held if same and not isinstance(known.present, ByteRange) else None
+
+    def _held(self, response: StoredResponse) -> MemoryObject | None:
+        return self._variants.get(response.primary_key, {}).get(response.variant)
 
     def freshen(self, stored: StoredObject, response: StoredResponse) -> None:
-        held = self._variants.get(stored.response.primary_key, {}).get(stored.variant)
-        if held is None or held is not stored:
-            return
-        content = sum(map(len, held.slices))
-        self._remove((stored.response.primary_key, stored.variant))
-        self.insert(MemoryObject(response, held.slices, content + _overhead(response)))
+        held = self._held(stored.response)
+        if held is not None and held is stored:
+            self.insert(held, response)
 
     def remove(self, key: bytes) -> int:
         variants = list(self._variants.get(key, ()))
@@ -165,15 +121,20 @@ class MemoryStore:
         self._reserved -= size
         self._count()
 
-    def insert(self, stored: MemoryObject) -> None:
-        """Puts a complete response in, in place of the one with its key and variant. Where those
-        on their way have reserved what it would need, it is dropped instead."""
-        key, variant = name = (stored.response.primary_key, stored.variant)
+    def insert(self, stored: MemoryObject, response: StoredResponse, arriving: int = 0) -> bool:
+        """Puts an object in with this head, in place of the one with its key and variant;
+        `arriving` bytes of its content are reserved by writers that are at work on it. Where those
+        on their way have reserved what it would need, it is dropped instead: False."""
+        key, variant = name = (response.primary_key, response.variant)
         if name in self._objects:
             self._remove(name)
+        stored.response, stored.gone = response, False
+        stored.tell()
+        stored.size = _overhead(response) + stored.content_size - arriving
         if not self.reserve(stored.size):
+            stored.gone = True
             self.counters.evictions += 1
-            return
+            return False
         self._reserved -= stored.size
         variants = self._variants.get(key, {})
         if len(variants) >= MOST_VARIANTS:
@@ -182,6 +143,12 @@ class MemoryStore:
         self._objects[name] = stored
         self._variants.setdefault(key, {})[variant] = stored
         self._count()
+        return True
+
+    def drop(self, stored: MemoryObject) -> None:
+        """Takes an object out that nothing came of."""
+        if self._held(stored.response) is stored:
+            self._remove((stored.response.primary_key, stored.variant))
 
     def _evict(self) -> None:
         while self._objects and self._objects.currsize + self._reserved > self.capacity:
@@ -198,7 +165,7 @@ class MemoryStore:
     def _forget(self, name: Name) -> None:
         key, variant = name
         variants = self._variants[key]
-        del variants[variant]
+        variants.pop(variant).gone = True
         if not variants:
             del self._variants[key]
 
@@ -210,38 +177,91 @@ class MemoryStore:
 class MemoryWriter:
     """See `SliceWriter`. Also gives up when the content outgrows an eighth of the store."""
 
-    def __init__(self, store: MemoryStore, overhead: int) -> None:
+    def __init__(self, store: MemoryStore, stored: MemoryObject, overhead: int) -> None:
         self._store: MemoryStore | None = store
-        self._slices: list[bytes] = []
-        self._size = overhead
+        self._stored = stored
+        self._reserved = overhead
+        self._overhead = overhead
+        self._shown = not overhead
+        stored.writers += 1
 
-    def write(self, piece: bytes) -> bool:
-        store = self._store
-        if store is None:
+    def write(self, number: int, content: bytes) -> bool:
+        store, stored = self._store, self._stored
+        if store is None or stored.gone:
             return False
-        size = len(piece)
-        if self._size + size > store.largest_object or not store.reserve(size):
+        if stored.has(number):
+            return True
+        size = len(content)
+        largest = store.largest_object - self._reserved - stored.size
+        if size > largest or not store.reserve(size):
             store.counters.refused += 1
-            self.abort()
             return False
-        self._size += size
-        self._slices.append(piece)
+        self._reserved += size
+        stored.put(number, content)
         return True
 
-    def commit(self, response: StoredResponse) -> None:
+    def open(self, parts: Sequence[ByteRange]) -> Pieces:
+        return self._stored.open(parts)
+
+    async def room(self) -> None:
+        return  # RAM is as fast as whoever writes to it
+
+    def show(self, response: StoredResponse) -> bool:
         store = self._store
-        if store is None:
-            return
-        self._store = None
-        store.release(self._size)
-        store.insert(MemoryObject(response, self._slices, self._size))
+        if store is None or self._stored.gone:
+            return False
+        self._give_back(self._overhead)
+        self._overhead = 0
+        self._shown = True
+        return store.insert(self._stored, response, arriving=self._reserved)
+
+    def commit(self, response: StoredResponse) -> bool:
+        if self._store is None or self._stored.gone or not self._is_sound(response):
+            self.abort()
+            return False
+        self._shown = True
+        return self._end(response)
+
+    def _is_sound(self, response: StoredResponse) -> bool:
+        """What cannot be completed later (RFC 9111 §3.4) is kept whole or not at all."""
+        if response.validator.strong_etag is not None:
+            return True
+        part = response.present
+        length = part.length if isinstance(part, ByteRange) else response.length
+        return length == self._stored.content_size
 
     def abort(self) -> None:
-        store = self._store
-        if store is not None:
-            self._store = None
-            store.release(self._size)
-            self._slices = []
+        if self._store is not None:
+            self._end(self._stored.response)
+
+    def _give_back(self, size: int) -> None:
+        assert self._store is not None
+        self._reserved -= size
+        self._store.release(size)
+
+    def _end(self, response: StoredResponse) -> bool:
+        store, stored = self._store, self._stored
+        assert store is not None
+        self._give_back(self._reserved)
+        self._store = None
+        stored.writers -= 1
+        if not self._shown or stored.gone:
+            return False
+        if not stored.writers and not stored.content_size and response.length != 0:
+            store.drop(stored)  # of which nothing came
+            return False
+        return store.insert(stored, response)
+
+
+def _expected(response: StoredResponse) -> int:
+    """Bytes of content that are to come as far as they are known: of slices, nobody knows which."""
+    match response.present:
+        case None:
+            return response.length or 0
+        case ByteRange() as part:
+            return part.length
+        case _:
+            return 0
 
 
 def _overhead(response: StoredResponse) -> int:

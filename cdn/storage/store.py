@@ -1,13 +1,14 @@
 """The protocol that every store meets, and what it hands out.
 
-Strategy: a store keeps complete responses under their primary key, every variant by itself. Content
-goes in as aligned slices through a writer that fails unless it is committed, and comes out as
-pieces that share the store's own memory. Nothing here waits.
+Strategy: a store keeps responses under their primary key, every variant by itself. Content goes in
+as aligned slices through a writer, in any order; what is there of a response is part of what a
+look-up says. What can be had at once is given at once; whatever has to wait for a device is a
+coroutine, and says so by its name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from cdn.semantics.ranges import ByteRange
@@ -15,8 +16,38 @@ from cdn.semantics.stored_response import StoredResponse
 from cdn.semantics.vary import Variant
 
 
+class SliceUnavailable(Exception):
+    """Slice `number` has to be fetched again; the store does not claim to have it any more."""
+
+    def __init__(self, number: int, why: str) -> None:
+        super().__init__(f"slice {number} {why}")
+        self.number = number
+
+
+class SliceGone(SliceUnavailable):
+    """It made room for others after it was looked up."""
+
+
+class SliceDamaged(SliceUnavailable):
+    """The device does not give back what was written to it."""
+
+
+class StoredContent(Protocol):
+    """The bytes of some parts, in their order."""
+
+    async def read(self) -> bytes | memoryview:
+        """The next piece, b"" at the end. Raises SliceUnavailable, before any byte of that slice
+        that has not been handed out."""
+        ...
+
+    def abort(self) -> None:
+        """The reader wants no more. Idempotent."""
+        ...
+
+
 class StoredObject(Protocol):
-    """A stored response with its content at hand."""
+    """A stored response; its `present` says which of its bytes were there when it was looked
+    up."""
 
     @property
     def response(self) -> StoredResponse: ...
@@ -30,42 +61,83 @@ class StoredObject(Protocol):
     @property
     def content_language(self) -> str | None: ...
 
-    def read(self, part: ByteRange) -> Sequence[memoryview]:
-        """The content's bytes of `part`, which lies within its length; nothing is copied. Stays
-        readable after the object has been removed from its store."""
+    def ready(self, parts: Sequence[ByteRange]) -> Sequence[bytes | memoryview] | None:
+        """The bytes of `parts`, each of which is present, where they can be had at once and
+        cheaply, else None. Raises SliceUnavailable."""
+        ...
+
+    def open(self, parts: Sequence[ByteRange]) -> StoredContent:
+        """The same to be read piece by piece. Stays readable after the object has been removed."""
         ...
 
 
 class SliceWriter(Protocol):
-    """One response on its way in. Without `commit` it leaves no trace."""
+    """One response on its way in. What was never shown leaves no trace."""
 
-    def write(self, piece: bytes) -> bool:
-        """The next aligned slice (the last one may be short). False: there is no room for this
-        response, the writer has been aborted."""
+    def write(self, number: int, content: bytes) -> bool:
+        """Takes an aligned slice, all but the representation's last of full size, in any order;
+        those of a part (`present` is a ByteRange) are counted from its beginning. False: there is
+        no room, or the response has been removed or replaced."""
         ...
 
-    def commit(self, response: StoredResponse) -> None:
-        """All content is in: the response replaces what its key and variant named before."""
+    def open(self, parts: Sequence[ByteRange]) -> StoredContent:
+        """What has been written so far, shown or not."""
+        ...
+
+    async def room(self) -> None:
+        """Waits until the store has caught up."""
+        ...
+
+    def show(self, response: StoredResponse) -> bool:
+        """Puts the response in with what there is of it, in place of what its key and variant
+        named before; more slices may follow. False: it has been removed or replaced meanwhile."""
+        ...
+
+    def commit(self, response: StoredResponse) -> bool:
+        """The last thing that is written: `show`, and the writer has ended. False: not kept."""
         ...
 
     def abort(self) -> None:
-        """Gives the room back. Idempotent; nothing to do after `commit`."""
+        """The writer has ended; what was shown stays with what there is of it. Idempotent; nothing
+        to do after `commit`."""
         ...
+
+
+class Epochs(Protocol):
+    """See `purge_epochs.PurgeEpochs`."""
+
+    @property
+    def now(self) -> int: ...
+
+    def purge(self, tags: Iterable[tuple[bytes, str]]) -> None: ...
+
+    def outdated(self, tags: Iterable[tuple[bytes, str]], stamp: int) -> bool: ...
 
 
 class Store(Protocol):
     """Keeps responses within a budget of bytes. All keys are primary keys."""
 
-    def lookup(self, key: bytes) -> Sequence[StoredObject]:
-        """All variants stored under `key`. Does not count as a use: see `touch`."""
+    @property
+    def epochs(self) -> Epochs: ...
+
+    def lookup(self, key: bytes) -> Sequence[StoredObject] | None:
+        """All variants stored under `key`; None where a device would have to be waited for. Does
+        not count as a use: see `touch`."""
+        ...
+
+    async def lookup_soon(self, key: bytes) -> Sequence[StoredObject]:
+        """The same with waiting."""
         ...
 
     def touch(self, stored: StoredObject, uses: int = 1) -> None:
-        """The response was used: replacement should know."""
+        """The response was used: replacement should know. It counts for the head and for content
+        of one slice; of more, reading counts slice by slice."""
         ...
 
     def open_writer(self, response: StoredResponse) -> SliceWriter | None:
-        """None where the response can never fit (its length is known and too large)."""
+        """A writer for what is there already under the same key, variant, length and strong entity
+        tag (RFC 9111 §3.4), else for something new. None where it can never fit, or the store takes
+        nothing now."""
         ...
 
     def freshen(self, stored: StoredObject, response: StoredResponse) -> None:

@@ -35,6 +35,7 @@ async def settled(node: LocalNode) -> None:
             await connection.lost
     assert len(filling._flights) == 0
     assert not filling._alone
+    assert not filling._streams
     assert inner.gateway._store._reserved == 0
     assert not any(inner._upstreams.in_flight.values())
 
@@ -78,7 +79,7 @@ class Site:
 
     def stored_content(self, target="/a") -> bytes:
         (found,) = self.stored(target)
-        return b"".join(found.read(ByteRange(0, found.response.length)))
+        return b"".join(found.ready([ByteRange(0, found.response.length)]))
 
 
 @contextlib.asynccontextmanager

@@ -59,10 +59,11 @@ async def test_one_request_and_everyone_streams_from_the_first_byte(memory, fram
         statuses = sorted(answer.field("cache-status") for answer in answers)
         detail = "; detail=too-large" if memory < 2**30 and framing == "length" else ""
         stored = "" if detail else "; stored"
-        assert statuses == sorted(
-            ["edge-a; fwd=uri-miss" + stored + detail]
-            + ["edge-a; fwd=uri-miss" + stored + "; collapsed" + detail] * 19
-        )
+        assert statuses.count("edge-a; fwd=uri-miss" + stored + detail) == 1
+        # Who came when the head had come already found some of it stored.
+        reasons = {"uri-miss", "partial"} if framing == "length" and stored else {"uri-miss"}
+        others = {f"edge-a; fwd={word}{stored}; collapsed{detail}" for word in reasons}
+        assert sum(status in others for status in statuses) == 19
 
 
 async def test_two_edges_cost_the_origin_one_request():

@@ -24,7 +24,8 @@ from cdn.upstream.errors import BodyCutShort, ConnectRefused
 
 KEY = b"http://www.example.com/a"
 CONTENT = bytes(range(256)) * 40
-SIZES = {"SLICE_SIZE": 512, "WINDOW": 2048, "READ_AHEAD": 256, "JOINABLE": 1024}
+SLICE = 512
+SIZES = {"WINDOW": 2048, "READ_AHEAD": 256, "JOINABLE": 1024}
 ROOMY, NARROW = 1 << 20, 8 * 4000
 
 
@@ -140,7 +141,7 @@ class Stage:
     def judge(self, response, asked_at):
         stored = make_stored_response(
             primary_key=KEY, variant=(), response=response.head, fields=response.head.fields,
-            request_time=asked_at, response_time=0.0, length=response.length,
+            request_time=asked_at, response_time=0.0, length=response.length, slice_size=SLICE,
         )  # fmt: skip
         if self.reason is not None:
             return Arrived(response.head, stored, self.reason, None)
@@ -182,9 +183,9 @@ class Stage:
             await asyncio.gather(*(one.task for one in self.clients), return_exceptions=True)
 
     def check(self):
-        """While it runs: nothing that a seat still wants has been let go."""
-        content = self.fill.content
-        assert all(content.base <= seat.position for seat in self.fill._seats)
+        """While it runs: nothing that a seat still wants has been let go, but the store has it."""
+        content, stored = self.fill.content, self.fill.storing
+        assert all(stored or content.base <= seat.position for seat in self.fill._seats)
         assert len(self.fill._seats) <= len(self.clients)
 
     def check_end(self):

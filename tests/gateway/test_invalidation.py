@@ -127,9 +127,9 @@ async def test_a_purge_ends_hit_for_miss():
         cdn.origin.on("/a", [Reply(fields=[("Cache-Control", "private")]), storable(b"x")])
         await cdn.get("/a")
         filling = cdn.edge.node.gateway.filling
-        assert filling.marked(b"http://www.example.com/a")
+        assert filling.judge.marked(b"http://www.example.com/a")
         cdn.edge.node.gateway.purge("http://www.example.com/a")
-        assert not filling.marked(b"http://www.example.com/a")
+        assert not filling.judge.marked(b"http://www.example.com/a")
 
 
 @pytest.mark.parametrize("after", [None, 3], ids=["before the head", "in the content"])

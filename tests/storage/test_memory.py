@@ -2,16 +2,20 @@
 
 import gc
 import tracemalloc
+from dataclasses import replace
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from cdn.semantics.message import Fields, Response
 from cdn.semantics.ranges import SLICE_SIZE, ByteRange
+from cdn.semantics.slices import PresentSlices
 from cdn.semantics.stored_response import StoredResponse, make_stored_response
 from cdn.storage import memory
 from cdn.storage.memory import MOST_VARIANTS, MemoryStore
+from cdn.storage.store import SliceGone
 from tests.storage.eviction_models import RamModel
 
 NOW = 1_767_225_600.0
@@ -35,14 +39,14 @@ def _store(store: MemoryStore, response: StoredResponse, content=b"") -> bool:
     if writer is None:
         return False
     for at in range(0, len(content), SLICE_SIZE):
-        if not writer.write(content[at : at + SLICE_SIZE]):
+        if not writer.write(at // SLICE_SIZE, content[at : at + SLICE_SIZE]):
+            writer.abort()
             return False
-    writer.commit(response.with_length(len(content)))
-    return True
+    return writer.commit(response.with_length(len(content)))
 
 
 def _content(stored) -> bytes:
-    return b"".join(stored.read(ByteRange(0, stored.response.length)))
+    return b"".join(stored.ready([ByteRange(0, stored.response.length)]))
 
 
 def _cost(response: StoredResponse, content=b"") -> int:
@@ -73,8 +77,8 @@ def test_what_went_in_comes_out():
     assert (stored.response.length, stored.response_time) == (len(content), NOW)
     assert _content(stored) == content
     across = ByteRange(SLICE_SIZE - 2, SLICE_SIZE + 3)
-    assert b"".join(stored.read(across)) == content[across.start : across.stop]
-    assert stored.read(across)[0].obj is stored.slices[0]  # shared, not copied
+    assert b"".join(stored.ready([across])) == content[across.start : across.stop]
+    assert stored.ready([across])[0].obj is stored.slices[0]  # shared, not copied
     assert store.lookup(b"http://example.com/b") == ()
     assert (store.counters.objects, store.counters.evictions, store.counters.refused) == (1, 0, 0)
 
@@ -112,7 +116,7 @@ def test_what_a_reader_holds_stays_readable():
     store = MemoryStore(1 << 20)
     _store(store, _response(), b"content")
     (held,) = store.lookup(b"http://example.com/a")
-    pieces = held.read(ByteRange(0, 7))
+    pieces = held.ready([ByteRange(0, 7)])
     store.remove(b"http://example.com/a")
     assert (bytes(pieces[0]), _content(held)) == (b"content", b"content")
     assert (store.counters.objects, store.counters.bytes) == (0, 0)
@@ -124,28 +128,134 @@ def test_what_a_reader_holds_stays_readable():
 def test_without_commit_nothing_is_left():
     store = MemoryStore(1 << 20)
     writer = store.open_writer(_response())
-    assert writer.write(b"x" * 1000)
+    assert writer.write(0, b"x" * 1000)
     assert store.counters.bytes >= 1000  # on its way, and counted
     assert store.lookup(b"http://example.com/a") == ()
     writer.abort()
     writer.abort()
     writer.commit(_response(length=1000))
-    assert not writer.write(b"x")
+    assert not writer.write(0, b"x")
     assert (store.counters.objects, store.counters.bytes) == (0, 0)
 
 
 def test_commit_is_the_end():
     store = MemoryStore(1 << 20)
     writer = store.open_writer(_response())
-    writer.write(b"once")
+    writer.write(0, b"once")
     writer.commit(_response(length=4))
     before = store.counters.bytes
     writer.commit(_response(length=4))
     writer.abort()
-    assert not writer.write(b"more")
+    assert not writer.write(0, b"more")
     (stored,) = store.lookup(b"http://example.com/a")
     assert _content(stored) == b"once"
     assert store.counters.bytes == before == _cost(_response(), b"once")
+
+
+ETAG = (("ETag", '"a"'), ("Cache-Control", "max-age=60"))
+SMALL = 1024
+
+
+def _sliced(length=4 * SMALL, key="a", present=None):
+    return replace(
+        _response(key, lines=ETAG, length=length),
+        slice_size=SMALL,
+        present=PresentSlices(0, SMALL) if present is None else present,
+    )
+
+
+def test_slices_come_in_any_order_and_are_seen_as_they_come():
+    store = MemoryStore(1 << 20)
+    writer = store.open_writer(_sliced())
+    assert writer.write(2, b"c" * SMALL)
+    assert store.lookup(b"http://example.com/a") == ()
+    assert writer.show(_sliced())
+    (stored,) = store.lookup(b"http://example.com/a")
+    assert list(stored.response.present.numbers()) == [2]
+    assert writer.write(0, b"a" * SMALL)
+    assert list(stored.response.present.numbers()) == [0, 2]
+    with pytest.raises(SliceGone):
+        stored.ready([ByteRange(0, SMALL + 1)])
+    other = store.open_writer(_sliced())  # joins what is there
+    assert other.write(1, b"b" * SMALL)
+    assert other.write(3, b"d" * SMALL)
+    assert stored.response.present is None
+    writer.abort()
+    assert other.commit(_sliced())
+    assert _content(stored) == b"".join(letter * SMALL for letter in (b"a", b"b", b"c", b"d"))
+    assert store.counters.bytes == _cost_of(stored)
+    assert store._reserved == 0
+
+
+def _cost_of(stored) -> int:
+    return memory._overhead(stored.response) + stored.content_size
+
+
+def test_what_was_shown_stays_with_what_there_is_of_it():
+    store = MemoryStore(1 << 20)
+    writer = store.open_writer(_sliced())
+    writer.show(_sliced())
+    writer.write(1, b"b" * SMALL)
+    writer.abort()
+    (stored,) = store.lookup(b"http://example.com/a")
+    assert stored.response.present == PresentSlices(2, SMALL)
+    assert store.counters.bytes == _cost_of(stored)
+
+
+def test_a_head_of_which_nothing_came_goes_with_its_writer():
+    store = MemoryStore(1 << 20)
+    writer = store.open_writer(_sliced())
+    writer.show(_sliced())
+    assert len(store.lookup(b"http://example.com/a")) == 1
+    writer.abort()
+    assert store.lookup(b"http://example.com/a") == ()
+    assert (store.counters.objects, store.counters.bytes) == (0, 0)
+
+
+def test_another_entity_tag_or_length_is_another_representation():
+    store = MemoryStore(1 << 20)
+    writer = store.open_writer(_sliced())
+    writer.write(0, b"a" * SMALL)
+    writer.commit(_sliced())
+    other = store.open_writer(_sliced(length=5 * SMALL))
+    other.write(1, b"x" * SMALL)
+    assert other.commit(_sliced(length=5 * SMALL))
+    (stored,) = store.lookup(b"http://example.com/a")
+    assert (stored.response.length, stored.response.present.bits) == (5 * SMALL, 2)
+    assert not writer.write(2, b"c" * SMALL)
+
+
+def test_a_removed_response_takes_no_more():
+    store = MemoryStore(1 << 20)
+    writer = store.open_writer(_sliced())
+    writer.show(_sliced())
+    store.remove(b"http://example.com/a")
+    assert not writer.write(0, b"a" * SMALL)
+    assert not writer.show(_sliced())
+    assert not writer.commit(_sliced())
+    assert (store.counters.objects, store.counters.bytes) == (0, 0)
+
+
+def test_without_a_strong_validator_it_is_kept_whole_or_not_at_all():
+    store = MemoryStore(1 << 20)
+    whole = replace(_response(length=2 * SMALL), slice_size=SMALL)
+    writer = store.open_writer(whole)
+    writer.write(0, b"a" * SMALL)
+    assert not writer.commit(whole)
+    assert (store.counters.objects, store.counters.bytes) == (0, 0)
+
+
+def test_a_part_that_came_by_itself_is_found_by_its_own_bounds():
+    store = MemoryStore(1 << 20)
+    part = _sliced(present=ByteRange(100, 1600))
+    writer = store.open_writer(part)
+    writer.write(0, b"a" * SMALL)
+    writer.write(1, b"b" * (1500 - SMALL))
+    assert writer.commit(part)
+    (stored,) = store.lookup(b"http://example.com/a")
+    pieces = stored.ready([ByteRange(100 + SMALL - 1, 100 + SMALL + 1)])
+    assert b"".join(pieces) == b"ab"
+    assert stored.response.present == ByteRange(100, 1600)
 
 
 def test_more_than_an_eighth_is_refused_when_its_length_is_known():
@@ -159,9 +269,9 @@ def test_more_than_an_eighth_is_refused_when_its_length_is_known():
 def test_more_than_an_eighth_is_given_up_when_it_outgrows_it():
     store = MemoryStore(8 << 20)
     writer = store.open_writer(_response())
-    assert writer.write(b"x" * 600_000)
-    assert not writer.write(b"x" * 600_000)
-    writer.commit(_response(length=1_200_000))
+    assert writer.write(0, b"x" * 600_000)
+    assert not writer.write(1, b"x" * 600_000)
+    assert not writer.commit(_response(length=1_200_000))
     assert (store.counters.objects, store.counters.bytes, store.counters.refused) == (0, 0, 1)
 
 
@@ -170,7 +280,7 @@ def test_writers_together_reserve_no_more_than_the_budget():
     for number in range(100):
         _store(store, _response(f"old{number}"), b"x" * 100_000)
     writers = [store.open_writer(_response(str(number))) for number in range(40)]
-    taken = [writer.write(bytes(SLICE_SIZE)) for writer in writers if writer is not None]
+    taken = [writer.write(0, bytes(SLICE_SIZE)) for writer in writers if writer is not None]
     assert True in taken
     assert False in taken  # no room even with all else evicted
     left = store.counters.objects
@@ -365,11 +475,12 @@ class StoreMachine(RuleBasedStateMachine):
                 return
             fits = memory._overhead(_response(*name)) + size <= 8_000
             fits = fits and self._reserved() + size <= 30_000
-            assert writer.write(bytes([index]) * size) == fits
+            assert writer.write(0, bytes([index]) * size) == fits
             if fits:
                 self.writers[index] = (name, writer, bytes([index]) * size)
                 self._evict()
             else:
+                writer.abort()
                 del self.writers[index]
 
     @rule(data=st.data(), commit=st.booleans())

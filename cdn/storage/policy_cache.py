@@ -1,0 +1,40 @@
+"""A cachetools Cache whose victims a replacement policy names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from cachetools import Cache
+
+from cdn.storage.eviction.policy import EvictionPolicy, K
+
+V = TypeVar("V")
+
+
+class PolicyCache(Cache[K, V]):
+    """To look an item up is to use it."""
+
+    def __init__(self, policy: EvictionPolicy[K], getsizeof: Callable[[V], int]) -> None:
+        super().__init__(policy.budget, getsizeof)
+        self.policy = policy
+
+    def __getitem__(self, key: K) -> V:
+        self.policy.touch(key)
+        return Cache.__getitem__(self, key)
+
+    def __setitem__(self, key: K, value: V) -> None:
+        if key in self:
+            del self[key]
+        super().__setitem__(key, value)
+        self.policy.admit(key, int(self.getsizeof(value)))
+
+    def __delitem__(self, key: K) -> None:
+        super().__delitem__(key)
+        self.policy.remove(key)
+
+    def popitem(self) -> tuple[K, V]:
+        key = self.policy.evict()
+        value = super().__getitem__(key)
+        super().__delitem__(key)
+        return key, value
