@@ -27,6 +27,7 @@ from cdn.config.quick import quick_edge, quick_shield
 from cdn.control.client import AdminClient, AdminError, read_token
 from cdn.demo.run import run_demo
 from cdn.node.supervisor import run
+from cdn.storage.inspect import look
 
 _FLAGS = {"shields": "--shield"}
 """Those that are called otherwise than their value."""
@@ -46,7 +47,15 @@ Origin = Annotated[str | None, typer.Option(help="URL of the origin, e.g. http:/
 Shields = Annotated[list[str] | None, typer.Option("--shield", help="URL of a shield; repeatable.")]
 Admin = Annotated[str | None, typer.Option(help="HOST:PORT or unix:/PATH of the admin listener.")]
 Memory = Annotated[str | None, typer.Option(help="RAM for stored responses, e.g. 256MiB.")]
-Workers = Annotated[int | None, typer.Option(help="Processes that share the work; default 1.")]
+Store = Annotated[str | None, typer.Option(help="A directory to keep stored responses in.")]
+Disk = Annotated[str | None, typer.Option(help="How much of its disk they may take, e.g. 100GiB.")]
+Admission = Annotated[
+    str | None, typer.Option(help="all (default), or reuse: to disk when asked for again.")
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(help="Processes that share the work; default one per CPU with --store, else 1."),
+]
 Name = Annotated[str | None, typer.Option(help="The node's name in Via and Cache-Status.")]
 AccessLog = Annotated[str | None, typer.Option(help="A file, or - for standard output.")]
 AdminAt = Annotated[
@@ -66,14 +75,17 @@ def edge_command(
     shields: Shields = None,
     admin: Admin = None,
     memory: Memory = None,
+    store: Store = None,
+    disk: Disk = None,
+    admission: Admission = None,
     workers: Workers = None,
     name: Name = None,
     access_log: AccessLog = None,
 ) -> None:
     """Run an edge: from a file, or from flags alone."""
     flags = _given(
-        listen=listen, origin=origin, shields=shields, admin=admin, memory=memory,
-        workers=workers, name=name, access_log=access_log,
+        listen=listen, origin=origin, shields=shields, admin=admin, memory=memory, store=store,
+        disk=disk, admission=admission, workers=workers, name=name, access_log=access_log,
     )  # fmt: skip
 
     def load() -> NodeConfig:
@@ -92,14 +104,17 @@ def shield_command(
     origin: Origin = None,
     admin: Admin = None,
     memory: Memory = None,
+    store: Store = None,
+    disk: Disk = None,
+    admission: Admission = None,
     workers: Workers = None,
     name: Name = None,
     access_log: AccessLog = None,
 ) -> None:
     """Run an origin shield: from a file, or from flags alone."""
     flags = _given(
-        listen=listen, origin=origin, admin=admin, memory=memory, workers=workers, name=name,
-        access_log=access_log,
+        listen=listen, origin=origin, admin=admin, memory=memory, store=store, disk=disk,
+        admission=admission, workers=workers, name=name, access_log=access_log,
     )  # fmt: skip
 
     def load() -> NodeConfig:
@@ -129,7 +144,7 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Validate configuration; exit code 1 where something is wrong."""
-    report = check_configuration(path)
+    report = check_configuration(path, look=look)
     if as_json:
         problems = [
             {"file": p.file, "line": p.line, "where": p.where, "what": p.what, "mend": p.mend}

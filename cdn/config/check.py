@@ -7,7 +7,7 @@ several nodes can tell. Services that many nodes share are told about once.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,9 @@ from cdn.config.document import read_document
 from cdn.config.loader import Loaded, load_node, load_service
 from cdn.config.models import EdgeConfig
 from cdn.config.problems import ConfigError, Problem
+
+LookAtStore = Callable[[Path, int], tuple[str, str] | None]
+"""What of a store's directory, for so many bytes, would keep a node from starting, and the mend."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,19 +41,24 @@ class Report:
         return f"{', '.join(parts)}: {verdict}"
 
 
-def check(path: Path, environ: Mapping[str, str] = os.environ) -> Report:
+def check(
+    path: Path,
+    environ: Mapping[str, str] = os.environ,
+    look: LookAtStore = lambda directory, size: None,
+) -> Report:
     """Checks a node's or service's file, or every *.yaml directly in a directory, with the service
-    files that nodes name. Whatever is wrong is in the report; nothing is raised."""
+    files that nodes name. Whatever is wrong is in the report; nothing is raised. `look` may look at
+    the stores' directories, and opens none."""
     if not path.is_dir():
-        return _check_all([path], environ)
+        return _check_all([path], environ, look)
     files = sorted(path.glob("*.yaml"))
     if not files:
         what, mend = "holds no *.yaml file", "name a file, or a directory such as configs/"
         return Report((), (Problem(str(path), None, "", what, mend),))
-    return _check_all(files, environ)
+    return _check_all(files, environ, look)
 
 
-def _check_all(files: list[Path], environ: Mapping[str, str]) -> Report:
+def _check_all(files: list[Path], environ: Mapping[str, str], look: LookAtStore) -> Report:
     nodes: list[Loaded] = []
     alone: list[Path] = []
     problems: list[Problem] = []
@@ -62,6 +70,7 @@ def _check_all(files: list[Path], environ: Mapping[str, str]) -> Report:
             nodes.append(load_node(file, environ))
             problems.extend(nodes[-1].problems)
     problems.extend(_same_names(nodes))
+    problems.extend(_stores(nodes, look))
     services = dict.fromkeys([*alone, *(file for node in nodes for file in node.files[1:])])
     configs = [node.config for node in nodes if node.config]
     edges = sum(isinstance(config, EdgeConfig) for config in configs)
@@ -96,6 +105,21 @@ def _same_names(nodes: list[Loaded]) -> Iterator[Problem]:
             what = f"{owners[name]} is named {name} too, and requests between them would be loops"
             yield Problem(str(file), line, "name", what, "give each node a name of its own")
         owners.setdefault(name, file)
+
+
+def _stores(nodes: list[Loaded], look: LookAtStore) -> Iterator[Problem]:
+    owners: dict[Path, Path] = {}
+    for node in nodes:
+        config, file = node.config, node.files[0]
+        if config is None or config.store is None or config.disk is None:
+            continue
+        line = read_document(file).line(("store",))
+        if config.store in owners:
+            what = f"{config.store} is the store of {owners[config.store]}"
+            yield Problem(str(file), line, "store", what, "give each node a directory of its own")
+        elif (found := look(config.store, config.disk)) is not None:
+            yield Problem(str(file), line, "store", *found)
+        owners.setdefault(config.store, file)
 
 
 def _counted(number: int, noun: str) -> str:

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from cdn.config.addresses import ListenAddress
 from cdn.config.problems import BadValue
+from cdn.config.units import format_size
 from cdn.config.values import (
+    AUTO,
     AccessLog,
     AdminListen,
     Deadline,
@@ -35,6 +37,9 @@ from cdn.config.values import (
     Secret,
     SecretEnv,
     SecretFile,
+    Size,
+    SliceSize,
+    StorePath,
     UpstreamUrl,
     Weight,
     Workers,
@@ -42,6 +47,12 @@ from cdn.config.values import (
 from cdn.semantics.policy import CachePolicy
 
 _POLICY = CachePolicy()
+
+SEGMENTS = 160
+"""A disk store has at least so many, of one size, and a slice must fit into one."""
+
+SEGMENT_MARGIN = 128 * 2**10
+"""Bytes that a segment has beside its largest slice."""
 
 
 class _Model(BaseModel):
@@ -74,6 +85,7 @@ class CacheConfig(_Model):
     request_directives: Flag = _POLICY.request_directives
     relay_cdn_cache_control: Flag = _POLICY.relay_cdn_cache_control
     normalize_vary: Flag = _POLICY.normalize_vary
+    slice_size: SliceSize = _POLICY.slice_size
 
 
 class ServiceConfig(_Model):
@@ -131,9 +143,26 @@ class _NodeConfig(_Model):
     ]
     admin: AdminConfig | None = None
     memory: Memory = 2**30
-    workers: Workers = 1
+    store: StorePath | None = None
+    """The disk store's directory, absolute; None keeps what is stored in RAM."""
+
+    disk: Size | None = Field(default=None, validate_default=True)
+    admission: Literal["all", "reuse"] = "all"
+    workers: Workers = Field(default=AUTO, validate_default=True)
     access_log: AccessLog | None = None
     """An absolute path, or "-" for standard output; None for no log."""
+
+    @field_validator("disk")
+    @classmethod
+    def _with_a_store(cls, disk: int | None, info: ValidationInfo) -> int | None:
+        if "store" in info.data and (disk is None) != (info.data["store"] is None):
+            if disk is None:
+                raise BadValue(
+                    "the store needs to know how much of its disk it may use",
+                    "write a size, e.g. 100GiB",
+                )
+            raise BadValue("there is no store", "name its directory, or leave this out")
+        return disk
 
     @field_validator("admin")
     @classmethod
@@ -143,6 +172,35 @@ class _NodeConfig(_Model):
         if admin and admin.listen in viewers and admin.listen.port:
             raise BadValue(f"{admin.listen} is the viewers' address already", "write another port")
         return admin
+
+    @property
+    def largest_slice(self) -> int:
+        """Bytes of the largest that any service of the node has."""
+        services: tuple[ServiceConfig, ...] = getattr(self, "services", ())
+        return max((service.cache.slice_size for service in services), default=_POLICY.slice_size)
+
+
+def least_disk(slice_size: int) -> int:
+    """Bytes of the smallest disk store that takes slices of so many."""
+    return SEGMENTS * (slice_size + SEGMENT_MARGIN)
+
+
+def _that_the_disk_takes(
+    services: tuple[ServiceConfig, ...], info: ValidationInfo
+) -> tuple[ServiceConfig, ...]:
+    disk = info.data.get("disk")
+    for service in services:
+        size = service.cache.slice_size
+        if disk is not None and disk < (least := least_disk(size)):
+            raise BadValue(
+                f"{service.name} has slices of {format_size(size)}, too large for a disk of "
+                f"{format_size(disk)}",
+                f"write disk: {format_size(least)} or more, or a smaller cache.slice_size",
+            )
+    return services
+
+
+Services = Annotated[tuple[ServiceConfig, ...], AfterValidator(_that_the_disk_takes)]
 
 
 class NamedShield(_Model):
@@ -166,7 +224,7 @@ class EdgeConfig(_NodeConfig):
     shield_secret_file: SecretFile | None = None
     direct_to_origin: Flag = Field(default=False, validate_default=True)
     deadlines: ShieldDeadlines = ShieldDeadlines()
-    services: tuple[ServiceConfig, ...]
+    services: Services
 
     @field_validator("shields")
     @classmethod
@@ -220,7 +278,7 @@ class ShieldConfig(_NodeConfig):
 
     role: Annotated[Literal["shield"], Field(examples=["shield"])]
     edges: Annotated[KnownEdges, Field(examples=["{prefixes: [192.0.2.0/24]}"])]
-    services: tuple[ServiceConfig, ...]
+    services: Services
 
 
 NodeConfig = EdgeConfig | ShieldConfig
@@ -228,7 +286,10 @@ NodeConfig = EdgeConfig | ShieldConfig
 
 def needs_restart(old: NodeConfig, new: NodeConfig) -> list[str]:
     """The keys whose change a reload cannot bring about, in the order of the file."""
-    fixed = ("role", "name", "operator", "listen", "admin", "memory", "workers", "access_log")
+    fixed = (
+        *("role", "name", "operator", "listen", "admin", "memory"),
+        *("store", "disk", "admission", "workers", "access_log"),
+    )
 
     def said(config: NodeConfig, key: str) -> object:
         return getattr(config, key, None) or None  # a shield has no operator

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cdn.config.addresses import parse_listen, parse_url
-from cdn.config.models import EdgeConfig, ShieldConfig
+from cdn.config.models import CacheConfig, EdgeConfig, ShieldConfig, least_disk
 from cdn.config.problems import BadValue, ConfigError, Finding, Problem
+from cdn.config.units import format_size
 from cdn.config.validation import validate
 from cdn.config.values import Context
 
@@ -25,6 +26,9 @@ _FLAGS = {
     "listen": "--listen",
     "admin": "--admin",
     "memory": "--memory",
+    "store": "--store",
+    "disk": "--disk",
+    "admission": "--admission",
     "workers": "--workers",
     "name": "--name",
     "access_log": "--access-log",
@@ -43,6 +47,9 @@ def quick_edge(
     shields: Sequence[str] = (),
     admin: str | None = None,
     memory: str | None = None,
+    store: str | None = None,
+    disk: str | None = None,
+    admission: str | None = None,
     workers: int | None = None,
     name: str | None = None,
     access_log: str | None = None,
@@ -53,7 +60,10 @@ def quick_edge(
     origin only when all of them are lost; without, the origin is. `hostname` is this machine's, for
     the default name. An `admin` on TCP takes its token from CDN_ADMIN_TOKEN in `environ`.
     Raises ConfigError."""
-    given = {"name": name, "admin": admin, "memory": memory, "access_log": access_log}
+    given = {
+        "name": name, "admin": admin, "memory": memory, "store": store, "disk": disk,
+        "admission": admission, "access_log": access_log,
+    }  # fmt: skip
     raw = _node("edge", listen, origin, hostname, given, workers)
     raw["shields"] = [{"name": _shield_name(url), "url": url} for url in shields]
     raw["direct_to_origin"] = origin is not None
@@ -70,6 +80,9 @@ def quick_shield(
     edges: Sequence[str] = LOOPBACK,
     admin: str | None = None,
     memory: str | None = None,
+    store: str | None = None,
+    disk: str | None = None,
+    admission: str | None = None,
     workers: int | None = None,
     name: str | None = None,
     access_log: str | None = None,
@@ -78,7 +91,10 @@ def quick_shield(
 ) -> ShieldConfig:
     """A shield for any Host before one origin. It believes the edges at the prefixes `edges`, by
     default those on this machine. The rest is as for `quick_edge`. Raises ConfigError."""
-    given = {"name": name, "admin": admin, "memory": memory, "access_log": access_log}
+    given = {
+        "name": name, "admin": admin, "memory": memory, "store": store, "disk": disk,
+        "admission": admission, "access_log": access_log,
+    }  # fmt: skip
     raw = _node("shield", listen, origin, hostname, given, workers)
     raw["edges"] = {"prefixes": list(edges)}
     missing = [] if listen else [_missing("--listen", "--listen 127.0.0.1:8180")]
@@ -149,4 +165,7 @@ def _flag_problem(found: Finding) -> Problem:
     if found.loc == ("admin", "token_env"):
         what = f"an admin listener on TCP needs a bearer token, and {found.what}"
         return Problem("", None, flag, what, f"{found.mend}, or write --admin unix:/PATH")
+    if found.loc == ("services",):  # what it has is ours: only the disk's size can be amiss
+        least = format_size(least_disk(CacheConfig().slice_size))
+        return Problem("", None, "--disk", "is too little for a store", f"write {least} or more")
     return Problem("", None, flag, found.what, found.mend)

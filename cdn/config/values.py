@@ -6,6 +6,7 @@ Strategy: pydantic calls our parsers and keeps what they return. What depends on
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -31,6 +32,10 @@ from cdn.config.units import format_size, parse_duration, parse_size
 
 MIN_MEMORY = 2**20
 MOST_WORKERS = 64
+AUTO = "auto"
+
+MIN_SLICE = 64 * 2**10
+MOST_SLICE = 16 * 2**20
 
 _LABEL = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _SECRET = re.compile(r"[\x21-\x7e]{8,}")
@@ -46,6 +51,8 @@ class Context:
     """Relative paths start here."""
 
     environ: Mapping[str, str]
+    cpus: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
+    """Those that this process may run on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +97,33 @@ def _memory(value: object) -> int:
     return size
 
 
-def _workers(value: object) -> int:
+def _workers(value: object, info: ValidationInfo) -> int:
+    if value == AUTO:
+        # One process has no hop to an owner; with a disk store every process reads all of it.
+        cpus = context_of(info).cpus if info.data.get("store") else 1
+        return min(cpus, MOST_WORKERS)
     # bool is an int to Python, and to nobody else.
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST_WORKERS:
-        raise BadValue(f"{shown(value)} is not a number of workers", f"write 1 to {MOST_WORKERS}")
+        raise BadValue(
+            f"{shown(value)} is not a number of workers", f"write 1 to {MOST_WORKERS}, or {AUTO}"
+        )
     return value
+
+
+def _slice_size(value: object) -> int:
+    size = parse_size(value)
+    if not MIN_SLICE <= size <= MOST_SLICE or size & (size - 1):
+        raise BadValue(
+            f"{shown(value)} is not a slice's size",
+            f"write a power of two from {format_size(MIN_SLICE)} to {format_size(MOST_SLICE)}",
+        )
+    return size
+
+
+def _store(value: object, info: ValidationInfo) -> Path:
+    if not isinstance(value, str) or not value:
+        raise BadValue(f"{shown(value)} is not a path", "write the path of a directory")
+    return _path(value, info)
 
 
 def _deadline(value: object) -> float:
@@ -149,7 +178,7 @@ def _secret_from_file(value: object, info: ValidationInfo) -> Secret:
 def _secret_from_environment(value: object, info: ValidationInfo) -> Secret:
     if not isinstance(value, str) or not value:
         raise BadValue(f"{shown(value)} is not a variable's name", "write e.g. CDN_ADMIN_TOKEN")
-    environ = _context(info).environ
+    environ = context_of(info).environ
     if value not in environ:
         raise BadValue(
             f"the environment has no {value}", f"export {value}=$(openssl rand -hex 32) first"
@@ -168,10 +197,11 @@ def _checked(secret: str, source: str) -> str:
 
 
 def _path(value: str, info: ValidationInfo) -> Path:
-    return (_context(info).directory / value).absolute()
+    return (context_of(info).directory / value).absolute()
 
 
-def _context(info: ValidationInfo) -> Context:
+def context_of(info: ValidationInfo) -> Context:
+    """What this document's values are read against."""
     assert isinstance(info.context, Context)
     return info.context
 
@@ -182,6 +212,9 @@ NodeName = Annotated[str, PlainValidator(parse_node_name)]
 OperatorName = Annotated[str, PlainValidator(_operator)]
 Memory = Annotated[int, PlainValidator(_memory)]
 Workers = Annotated[int, PlainValidator(_workers)]
+SliceSize = Annotated[int, PlainValidator(_slice_size)]
+StorePath = Annotated[Path, PlainValidator(_store)]
+Size = Annotated[int, PlainValidator(parse_size)]
 Seconds = Annotated[float, PlainValidator(parse_duration)]
 Deadline = Annotated[float, PlainValidator(_deadline)]
 Fraction = Annotated[float, Strict(), Field(ge=0, le=1)]

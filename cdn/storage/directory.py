@@ -1,9 +1,10 @@
 """The directory of a disk store: whose it is, what is in it, and whether its index may be believed.
 
-Strategy: one flock'd descriptor says who the owner is; it can be inherited, so that an upgrade
-never lets go of it. `store.json` says how the store is laid out, under which boot it was opened and
-whether it was closed cleanly. While the kernel lives, everything written lives; after another boot
-without the clean mark the index is rebuilt from the segments.
+Strategy: one flock'd descriptor says whose node it is; it can be inherited, so that workers take
+part and an upgrade never lets go of it. `store.json` says how the store is laid out, under which
+boot it was opened and whether it was closed cleanly; one process of a node is in charge of it, the
+others read it. While the kernel lives, everything written lives; after another boot without the
+clean mark the index is rebuilt from the segments.
 """
 
 from __future__ import annotations
@@ -36,7 +37,6 @@ class StoreState:
 
     format: int
     shards: int
-    slice_size: int
     boot_id: str
     clean: bool
     starts: int
@@ -82,20 +82,28 @@ def read_state(directory: Path) -> StoreState | None:
 
 
 class StoreDirectory:
-    """An owned directory. `lock_fd` may be inherited by a process that takes part; whoever opened
-    without one is in charge of the state. Raises StoreUnusable."""
+    """An owned directory, made if need be. `lock_fd` is another process's `lock_fd`, inherited,
+    where this one belongs to its node. Nothing else of the store is opened; whoever is in charge of
+    a node's store calls, in this order,
+
+        directory = StoreDirectory(path, shards)
+        if not directory.index_believed: recovery.rebuild(path, shards, size, progress)
+        directory.begin()
+        ... workers open it with `lock_fd`, work, and close it ...
+        directory.mark_clean()
+
+    Raises StoreUnusable."""
 
     def __init__(
         self,
         path: Path,
         shards: int,
-        slice_size: int,
         boot_id: str | None = None,
         lock_fd: int | None = None,
     ) -> None:
         self.path = path
         self._boot_id = boot_id or current_boot()
-        self._in_charge = lock_fd is None
+        self._own_lock = lock_fd is None
         state = read_state(path)
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -105,12 +113,12 @@ class StoreDirectory:
         # Read again: only now nobody else writes it.
         state = read_state(path)
         self.is_new = state is None
-        self.state = state or StoreState(FORMAT, shards, slice_size, self._boot_id, True, 0)
-        if (self.state.shards, self.state.slice_size) != (shards, slice_size):
+        self.state = state or StoreState(FORMAT, shards, self._boot_id, True, 0)
+        if self.state.shards != shards:
             self.close()
             raise StoreUnusable(
-                f"{path} has {self.state.shards} shards and slices of {self.state.slice_size} "
-                f"bytes, not {shards} and {slice_size}; open it with these, or empty the directory"
+                f"{path} has {self.state.shards} shards, not {shards}; open it with these, or "
+                "empty the directory"
             )
 
     @property
@@ -123,10 +131,8 @@ class StoreDirectory:
         return self.state.clean or self.state.boot_id == self._boot_id
 
     def begin(self) -> bool:
-        """The store is in use from here on. True: a process that had it open before was killed.
-        Raises StoreUnusable."""
-        if not self._in_charge:
-            return False
+        """The store is in use from here on. True: the node that had it before was killed, and what
+        it wrote may be in the page cache only: `os.sync` it. Raises StoreUnusable."""
         killed = not self.state.clean
         state = replace(
             self.state, boot_id=self._boot_id, clean=False, starts=self.state.starts + 1
@@ -135,14 +141,14 @@ class StoreDirectory:
         return killed
 
     def mark_clean(self) -> None:
-        """All has been synced: whatever happens to the machine now, the index holds. Raises
-        StoreUnusable."""
-        if self._in_charge:
-            self._write(replace(self.state, clean=True))
+        """All has been synced: whatever happens to the machine now, the index holds. For when every
+        process has closed it soundly (`DiskStore.close`); after one that did not, `os.sync` comes
+        first. Raises StoreUnusable."""
+        self._write(replace(self.state, clean=True))
 
     def close(self) -> None:
         """Lets go of the lock, unless it is another process's."""
-        if self._in_charge:
+        if self._own_lock:
             os.close(self.lock_fd)
 
     def _write(self, state: StoreState) -> None:

@@ -8,7 +8,7 @@ checked at once. A slice's segment is held open from some time before it is read
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from itertools import islice
 from typing import NamedTuple
@@ -19,6 +19,7 @@ from cdn.storage.index import Location
 from cdn.storage.records import HEADER_SIZE, content_of
 from cdn.storage.segments import Segment
 from cdn.storage.shard import Shard
+from cdn.storage.store import SliceDamaged, SliceGone
 
 PIECE = 256 << 10
 """Bytes read at once on the loop at most: copying them takes some 30 µs."""
@@ -29,21 +30,7 @@ CHECKED_ON_LOOP = 128 << 10
 HELD_AHEAD = 64
 """Slices whose segments are held open ahead of the one being read."""
 
-
-class SliceUnavailable(Exception):
-    """Slice `number` has to be fetched again; the store does not claim to have it any more."""
-
-    def __init__(self, number: int, why: str) -> None:
-        super().__init__(f"slice {number} {why}")
-        self.number = number
-
-
-class SliceGone(SliceUnavailable):
-    """It made room for others after it was looked up."""
-
-
-class SliceDamaged(SliceUnavailable):
-    """The device does not give back what was written to it."""
+Held = dict[int, tuple[Segment, Location]]
 
 
 class Wanted(NamedTuple):
@@ -54,42 +41,162 @@ class Wanted(NamedTuple):
     stop: int
 
 
-def wanted_slices(parts: Sequence[ByteRange], slice_size: int) -> list[Wanted]:
-    """What the parts, in their order, touch of each slice."""
-    wanted = []
-    for part in parts:
-        for number in slices_for(part, slice_size):
-            base = number * slice_size
-            start, stop = max(part.start - base, 0), min(part.stop - base, slice_size)
-            wanted.append(Wanted(number, start, stop))
-    return wanted
+class SliceSource:
+    """Where the slices of one response are to be had. `incoming` has those that the index does not
+    know yet; `object_id` is None where there are no others. Slices of `slice_size` bytes are
+    counted from `base`. `single`: all content is one slice; it is used when the response is, so
+    reading does not count, and its place is remembered."""
 
-
-class DiskContent:
-    """A `Content` (see the gateway). `incoming` has slices that the index does not know yet;
-    `object_id` is None where there are no others. Closes its segments at the end, or by `abort`."""
+    __slots__ = (
+        "_object_id",
+        "_place",
+        "base",
+        "digest",
+        "incoming",
+        "key",
+        "readers",
+        "shard",
+        "single",
+        "slice_size",
+    )
 
     def __init__(
         self,
         shard: Shard,
         key: bytes,
         digest: bytes,
+        slice_size: int,
+        part: ByteRange | None,
+        length: int | None,
         object_id: int | None,
         incoming: Incoming | None,
-        wanted: list[Wanted],
         readers: Executor,
     ) -> None:
-        self._shard = shard
-        self._key = key
-        self._digest = digest
+        self.shard = shard
+        self.key = key
+        self.digest = digest
+        self.slice_size = slice_size
+        self.base = 0 if part is None else part.start
+        self.incoming = incoming
+        self.readers = readers
+        content = length if part is None else part.length
+        self.single = content is not None and content <= slice_size
         self._object_id = object_id
+        self._place: Location | None = None
+
+    @property
+    def object_id(self) -> int | None:
+        # Its first record may have been placed since it was looked up.
+        return self._object_id if self.incoming is None else self.incoming.object_id
+
+    def wanted(self, parts: Sequence[ByteRange]) -> list[Wanted]:
+        """What the parts, in their order, touch of each slice."""
+        wanted = []
+        size = self.slice_size
+        for part in parts:
+            start, stop = part.start - self.base, part.stop - self.base
+            for number in slices_for(ByteRange(start, stop), size):
+                first = number * size
+                wanted.append(Wanted(number, max(start - first, 0), min(stop - first, size)))
+        return wanted
+
+    def held(self, numbers: Iterable[int], placed: Mapping[int, Location]) -> Held:
+        """Those slices that are there, with their segments held open."""
+        place = self._place
+        if place is not None and (segment := self.shard.segments.get(place.segment)) is not None:
+            return {0: (segment, place)}
+        object_id = self.object_id
+        if object_id is None:
+            return {}
+        found = self.shard.locate(object_id, numbers, placed)
+        if self.single and 0 in found:
+            self._place = found[0][1]
+        return found
+
+    def ready(self, parts: Sequence[ByteRange], most: int) -> list[memoryview] | None:
+        """See `StoredObject.ready`; `most` bytes in all."""
+        wanted = self.wanted(parts)
+        if sum(stop - start for _, start, stop in wanted) > most:
+            return None
+        incoming = self.incoming
+        arriving = dict(incoming.slices) if incoming else {}
+        placed = dict(incoming.placed) if incoming else {}
+        held = self.held([one.number for one in wanted if one.number not in arriving], placed)
+        pieces: list[memoryview] = []
+        for one in wanted:
+            content = arriving.get(one.number)
+            if content is not None:
+                pieces.append(memoryview(content)[one.start : one.stop])
+                continue
+            if one.number not in held:
+                raise SliceGone(one.number, "has been evicted")
+            piece = self.at_once(one, *held[one.number])
+            if piece is None:
+                return None
+            pieces.append(piece)
+        if not self.single:
+            for segment, location in held.values():
+                segment.add_uses(location.record)
+        return pieces
+
+    def at_once(self, wanted: Wanted, segment: Segment, location: Location) -> memoryview | None:
+        """The bytes without waiting; None where they are not resident, or too many to be checked.
+        Raises SliceDamaged."""
+        number, start, stop = wanted
+        if stop > location.length:
+            raise self._damaged(number, location)
+        before = HEADER_SIZE + len(self.key)
+        if segment.is_verified(location.record):
+            data = segment.read_resident(location.offset + before + start, stop - start)
+            return None if data is None else memoryview(data)
+        size = before + location.length
+        if size > CHECKED_ON_LOOP:
+            return None
+        data = segment.read_resident(location.offset, size)
+        return None if data is None else self._check(number, segment, location, data)[start:stop]
+
+    def checked(self, number: int, segment: Segment, location: Location) -> memoryview:
+        """A whole slice; waits for the device. Raises SliceDamaged."""
+        size = HEADER_SIZE + len(self.key) + location.length
+        try:
+            data = segment.read(location.offset, size)
+        except OSError:  # the device says itself that it has lost it
+            raise self._damaged(number, location) from None
+        return self._check(number, segment, location, data)
+
+    def _check(
+        self, number: int, segment: Segment, location: Location, data: bytearray
+    ) -> memoryview:
+        record = content_of(data)
+        if record is None:
+            raise self._damaged(number, location)
+        header, key, content = record
+        if (header.object_id, header.number) != (self.object_id, number) or key != self.key:
+            raise self._damaged(number, location)
+        segment.set_verified(location.record)
+        return content
+
+    def _damaged(self, number: int, location: Location) -> SliceDamaged:
+        object_id = self.object_id
+        assert object_id is not None
+        self._place = None
+        self.shard.slice_damaged(self.digest, object_id, number, location)
+        return SliceDamaged(number, "is damaged")
+
+
+class DiskContent:
+    """See `StoredContent`. Closes its segments at the end, or by `abort`."""
+
+    def __init__(self, source: SliceSource, parts: Sequence[ByteRange]) -> None:
+        incoming = source.incoming
+        self._source = source
+        # In this order: what is being written goes from the one to the other, and into the index.
         self._arriving = dict(incoming.slices) if incoming else {}
         self._placed = dict(incoming.placed) if incoming else {}
-        self._wanted = wanted
+        self._wanted = source.wanted(parts)
         self._next = 0
-        self._position = wanted[0].start if wanted else 0
-        self._held: dict[int, tuple[Segment, Location]] = {}
-        self._readers = readers
+        self._position = self._wanted[0].start if self._wanted else 0
+        self._held: Held = {}
         self._hold_ahead()
 
     async def read(self) -> bytes | memoryview:
@@ -122,68 +229,28 @@ class DiskContent:
             self._position = self._wanted[self._next].start
 
     def _hold_ahead(self) -> None:
-        if self._object_id is None:
-            return
         ahead = [
             wanted.number
             for wanted in islice(self._wanted, self._next, self._next + HELD_AHEAD)
             if wanted.number not in self._arriving
         ]
-        self._held = self._shard.locate(self._object_id, ahead, self._placed)
+        self._held = self._source.held(ahead, self._placed) if ahead else {}
 
     async def _read(self, number: int, start: int, stop: int) -> memoryview:
         if number not in self._held:
             self._hold_ahead()
         if number not in self._held:
             raise SliceGone(number, "has been evicted")
-        segment, location = self._held[number]
-        if start == self._wanted[self._next].start:
+        source, (segment, location) = self._source, self._held[number]
+        if start == self._wanted[self._next].start and not source.single:
             segment.add_uses(location.record)
-        if stop > location.length:
-            raise self._damaged(number, location)
-        if segment.is_verified(location.record):
-            offset = location.offset + HEADER_SIZE + len(self._key) + start
-            data = segment.read_resident(offset, min(stop - start, PIECE))
-            if data is not None:
-                return memoryview(data)
-        content = self._checked_at_once(number, segment, location)
-        if content is None:
-            loop = asyncio.get_running_loop()
-            content = await loop.run_in_executor(
-                self._readers, self._checked, number, segment, location
-            )
+        verified = segment.is_verified(location.record)
+        until = min(stop, start + PIECE) if verified else stop
+        data = source.at_once(Wanted(number, start, until), segment, location)
+        if data is not None:
+            return data
+        loop = asyncio.get_running_loop()
+        content = await loop.run_in_executor(
+            source.readers, source.checked, number, segment, location
+        )
         return content[start:stop]
-
-    def _checked_at_once(
-        self, number: int, segment: Segment, location: Location
-    ) -> memoryview | None:
-        size = HEADER_SIZE + len(self._key) + location.length
-        if size > CHECKED_ON_LOOP:
-            return None
-        data = segment.read_resident(location.offset, size)
-        return None if data is None else self._check(number, segment, location, data)
-
-    def _checked(self, number: int, segment: Segment, location: Location) -> memoryview:
-        size = HEADER_SIZE + len(self._key) + location.length
-        try:
-            data = segment.read(location.offset, size)
-        except OSError:  # the device says itself that it has lost it
-            raise self._damaged(number, location) from None
-        return self._check(number, segment, location, data)
-
-    def _check(
-        self, number: int, segment: Segment, location: Location, data: bytearray
-    ) -> memoryview:
-        record = content_of(data)
-        if record is None:
-            raise self._damaged(number, location)
-        header, key, content = record
-        if (header.object_id, header.number) != (self._object_id, number) or key != self._key:
-            raise self._damaged(number, location)
-        segment.set_verified(location.record)
-        return content
-
-    def _damaged(self, number: int, location: Location) -> SliceDamaged:
-        assert self._object_id is not None
-        self._shard.slice_damaged(self._digest, self._object_id, number, location)
-        return SliceDamaged(number, "is damaged")

@@ -1,80 +1,37 @@
-"""What a look-up in the disk store gives: a stored response, and which of its slices are there.
+"""What a look-up in the disk store gives: a stored response, and which of its content is there.
 
-Strategy: a snapshot. The set of slices is one integer with a bit for each; `response.present` says
-the same to those who think in one range: all, or the first bytes in a row that are there.
+Strategy: a snapshot. What of the content is there is part of the response, derived from a bit for
+each slice. It knows where its head lies, so that a use is counted without asking the index.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
-from cdn.semantics.ranges import ByteRange, slices_for
+from cdn.semantics.ranges import ByteRange
+from cdn.semantics.slices import PresentSlices, slice_count
 from cdn.semantics.stored_response import StoredResponse
 from cdn.semantics.vary import Variant
-from cdn.storage.disk_content import DiskContent
+from cdn.storage.disk_content import DiskContent, SliceSource
 from cdn.storage.incoming import Incoming
+from cdn.storage.index import Location
 
-
-class SliceSet:
-    """Numbers of slices, compact: `bits` has bit n set for slice n."""
-
-    __slots__ = ("bits",)
-
-    def __init__(self, bits: int = 0) -> None:
-        self.bits = bits
-
-    def __contains__(self, number: int) -> bool:
-        return bool(self.bits >> number & 1)
-
-    def __iter__(self) -> Iterator[int]:
-        bits = self.bits
-        while bits:
-            lowest = bits & -bits
-            yield lowest.bit_length() - 1
-            bits ^= lowest
-
-    def __len__(self) -> int:
-        return self.bits.bit_count()
-
-    def covers(self, numbers: range) -> bool:
-        """Whether all of `numbers`, which go up by one, are in it."""
-        wanted = (1 << len(numbers)) - 1
-        return self.bits >> numbers.start & wanted == wanted
-
-    def run(self) -> range:
-        """The first numbers in a row."""
-        if not self.bits:
-            return range(0)
-        start = (self.bits & -self.bits).bit_length() - 1
-        row = self.bits >> start
-        return range(start, start + (~row & row + 1).bit_length() - 1)
-
-
-Open = Callable[["DiskObject", Sequence[ByteRange]], DiskContent]
+READY = 256 << 10
+"""Bytes had at once at most."""
 
 
 class DiskObject:
-    """One stored response. `slices_present` as they were when it was looked up; `object_id` is
-    None while none of it is on the disk, `incoming` where all of it is."""
+    """One stored response. `head` is the place of its head, None while that is on its way."""
 
-    __slots__ = ("_open", "incoming", "object_id", "response", "slice_size", "slices_present")
+    __slots__ = ("head", "response", "source")
 
     def __init__(
-        self,
-        response: StoredResponse,
-        slices: SliceSet,
-        slice_size: int,
-        object_id: int | None,
-        incoming: Incoming | None,
-        open_content: Open,
+        self, response: StoredResponse, head: Location | None, source: SliceSource
     ) -> None:
-        self.response = _with_present(response, slices, slice_size)
-        self.slices_present = slices
-        self.slice_size = slice_size
-        self.object_id = object_id
-        self.incoming = incoming
-        self._open = open_content
+        self.response = response
+        self.head = head
+        self.source = source
 
     @property
     def variant(self) -> Variant:
@@ -88,23 +45,54 @@ class DiskObject:
     def content_language(self) -> str | None:
         return self.response.fields.get("content-language")
 
-    def has(self, part: ByteRange) -> bool:
-        """Whether every byte of `part` is there."""
-        return part.stop <= part.start or self.slices_present.covers(
-            slices_for(part, self.slice_size)
-        )
+    @property
+    def object_id(self) -> int | None:
+        """None while none of it is on the disk."""
+        return self.source.object_id
+
+    @property
+    def incoming(self) -> Incoming | None:
+        """What of it is on its way."""
+        return self.source.incoming
+
+    def ready(self, parts: Sequence[ByteRange]) -> list[memoryview] | None:
+        """See `StoredObject.ready`: what is resident, and verified or small enough to be."""
+        return self.source.ready(parts, READY)
 
     def open(self, parts: Sequence[ByteRange]) -> DiskContent:
-        """The bytes of `parts`, in their order; each within the response's length."""
-        return self._open(self, parts)
+        """See `StoredObject.open`."""
+        return DiskContent(self.source, parts)
+
+    def add_uses(self, uses: int) -> None:
+        """See `Store.touch`. Raises OSError, IndexFailed."""
+        source, head = self.source, self.head
+        segments = source.shard.segments
+        if head is not None and (segment := segments.get(head.segment)) is not None:
+            segment.add_uses(head.record, uses)
+        if source.single and source.object_id is not None:
+            for segment, place in source.held((0,), {}).values():
+                segment.add_uses(place.record, uses)
 
 
-def _with_present(response: StoredResponse, slices: SliceSet, slice_size: int) -> StoredResponse:
-    length, present = response.length, None
-    row = slices.run()
-    start, stop = row.start * slice_size, row.stop * slice_size
-    if length is None:
-        present = ByteRange(start, stop)
-    elif row.start or stop < length:
-        present = ByteRange(start, min(stop, length))
-    return response if present == response.present else replace(response, present=present)
+def as_kept(response: StoredResponse) -> StoredResponse:
+    """The head as it is written: which slices are there is the index's business."""
+    if response.present is None or isinstance(response.present, ByteRange):
+        return response
+    return replace(response, present=None)
+
+
+def with_present(head: StoredResponse, bits: int) -> StoredResponse | None:
+    """`head` as kept, with what is there by a bit for each slice. Of a part that came by itself,
+    its beginning, as far as that is whole; None where there is no such."""
+    part, size = head.present, head.slice_size
+    present: ByteRange | PresentSlices | None
+    if isinstance(part, ByteRange):
+        first = (~bits & bits + 1).bit_length() - 1  # so many slices in a row
+        if not first:
+            return None
+        present = ByteRange(part.start, min(part.start + first * size, part.stop))
+    elif head.length is not None and bits == (1 << slice_count(head.length, size)) - 1:
+        present = None
+    else:
+        present = PresentSlices(bits, size)
+    return head if present == part else replace(head, present=present)

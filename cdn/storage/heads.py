@@ -20,7 +20,8 @@ _DIRECTIVES = tuple(field.name for field in fields_of(CacheControl))
 
 
 def encode_head(response: StoredResponse) -> bytes:
-    """All of `response` but its primary key, which a record has anyway."""
+    """All of `response` but its primary key, which a record has anyway, and which slices are there,
+    which the index knows."""
     directives, validator = response.directives, response.validator
     said = {
         name: list(value) if isinstance(value, frozenset) else value
@@ -41,9 +42,10 @@ def encode_head(response: StoredResponse) -> bytes:
         response.request_time,
         response.response_time,
         response.length,
-        response.present,
+        response.present if isinstance(response.present, ByteRange) else None,
         sorted(response.groups),
         response.stamp,
+        response.slice_size,
     ]
     return json.dumps(head, separators=(",", ":")).encode()
 
@@ -74,6 +76,7 @@ def _decode(key: bytes, head: Any) -> StoredResponse:
         present,
         groups,
         stamp,
+        slice_size,
     ) = head
     directives = NOTHING_SAID
     if said:
@@ -99,4 +102,5 @@ def _decode(key: bytes, head: Any) -> StoredResponse:
         present=None if present is None else ByteRange(*present),
         groups=frozenset(groups),
         stamp=stamp,
+        slice_size=slice_size,
     )

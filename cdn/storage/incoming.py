@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, field
 
+from cdn.semantics.ranges import ByteRange
 from cdn.semantics.stored_response import StoredResponse
 from cdn.semantics.vary import Variant
 from cdn.storage.index import Location
@@ -20,9 +21,11 @@ from cdn.storage.records import Bytes
 class Incoming:
     """One object that is being written to, by as many as `writers`.
 
-    `etag` is its strong entity tag, None where it has none; `length` the complete length, where
-    known. `object_id` is None until its first record is placed. `response` is the head to show,
-    None while there is none; `headed`: the index has a head. `slices` have been accepted and are
+    `slice_size` in bytes; `part`: of the representation only that is on its way, and slices are
+    counted from its beginning. `etag` is its strong entity tag, None where it has none; `length`
+    the complete length, where known. `object_id` is None until its first record is placed.
+    `response` is the head to show, None while there is none; `headed`: the index has a head, and
+    `kept` is that where a writer joined what was there. `slices` have been accepted and are
     not in the index yet; those that are `placed` lie in a log and wait for the head, without which
     the index takes none. `cancelled`: purged, replaced, or failed: nothing of it goes in any more.
     """
@@ -30,16 +33,27 @@ class Incoming:
     key: bytes
     digest: bytes
     variant: Variant
+    slice_size: int
+    part: ByteRange | None = None
     etag: str | None = None
     length: int | None = None
     object_id: int | None = None
     response: StoredResponse | None = None
+    kept: StoredResponse | None = None
     headed: bool = False
     slices: dict[int, Bytes] = field(default_factory=dict)
     placed: dict[int, Location] = field(default_factory=dict)
     writers: int = 1
     queued: int = 0
     cancelled: bool = False
+
+    @property
+    def bits(self) -> int:
+        """A bit for each slice that is accepted or placed."""
+        bits = 0
+        for number in (*list(self.slices), *list(self.placed)):
+            bits |= 1 << number
+        return bits
 
     @property
     def idle(self) -> bool:
@@ -49,12 +63,14 @@ class Incoming:
 
 @dataclass(slots=True, eq=False)
 class Put:
-    """One thing to be written: a slice, or a head where `number` is None. `done`: it was."""
+    """One thing to be written: a slice, or a head where `number` is None, which is not kept where
+    it must be `whole` and is not. `done`: it was written."""
 
     incoming: Incoming
     number: int | None
     content: Bytes
     response: StoredResponse | None = None
+    whole: bool = False
     done: bool = False
 
 

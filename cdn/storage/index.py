@@ -31,6 +31,10 @@ _MOST_READERS = 512
 _PAGE = 4096
 
 
+Row = tuple[bytes, bytes]
+"""Of the table of heads, as it is stored."""
+
+
 class IndexFailed(Exception):
     """LMDB could not do it; the message says why."""
 
@@ -78,7 +82,7 @@ class Index:
     one read transaction each and may come from any thread; one `change` at a time."""
 
     def __init__(self, path: Path, map_size: int, readonly: bool = False) -> None:
-        with _translated():
+        with translated():
             self._env = lmdb.open(
                 str(path),
                 map_size=map_size,
@@ -102,12 +106,12 @@ class Index:
 
     def sync(self) -> None:
         """All of it to the device, whoever wrote it."""
-        with _translated():
+        with translated():
             self._env.sync(True)
 
     def reader_check(self) -> int:
         """Frees the places of readers whose process has died; returns how many."""
-        with _translated():
+        with translated():
             return self._env.reader_check()
 
     @property
@@ -117,12 +121,29 @@ class Index:
 
     def heads(self, digest: bytes) -> list[Entry]:
         """All objects under a key's digest."""
-        with _translated(), self._env.begin() as txn:
+        with translated(), self._env.begin() as txn:
             return _heads(txn.cursor(self._heads), digest)
+
+    def rows(self, digest: bytes) -> list[Row]:
+        """The same as it is stored: equal rows say the same. See `entry_of`."""
+        found = []
+        with translated(), self._env.begin(db=self._heads) as txn:
+            cursor = txn.cursor()
+            more = cursor.set_range(digest)
+            while more and (row := cursor.item())[0].startswith(digest):
+                found.append(row)
+                more = cursor.next()
+        return found
+
+    def head(self, digest: bytes, object_id: int) -> Entry | None:
+        """That object, where it is there."""
+        with translated(), self._env.begin(db=self._heads) as txn:
+            value = txn.get(_HEAD_KEY.pack(digest, object_id))
+            return None if value is None else _entry(object_id, value)
 
     def all_heads(self) -> Iterator[tuple[bytes, Entry]]:
         """Digest and entry of every object, as they were when asked."""
-        with _translated(), self._env.begin() as txn:
+        with translated(), self._env.begin() as txn:
             for key, value in txn.cursor(self._heads):
                 digest, object_id = _HEAD_KEY.unpack(key)
                 yield digest, _entry(object_id, value)
@@ -130,7 +151,7 @@ class Index:
     def locate(self, object_id: int, numbers: Iterable[int]) -> dict[int, Location]:
         """Where those of an object's slices are that are there."""
         found = {}
-        with _translated(), self._env.begin(db=self._slices) as txn:
+        with translated(), self._env.begin(db=self._slices) as txn:
             for number in numbers:
                 value = txn.get(_SLICE_KEY.pack(object_id, number))
                 if value is not None:
@@ -139,7 +160,7 @@ class Index:
 
     def segments(self) -> list[SegmentRow]:
         """In the order of their numbers."""
-        with _translated(), self._env.begin(db=self._segments) as txn:
+        with translated(), self._env.begin(db=self._segments) as txn:
             return [
                 SegmentRow(_SEGMENT_KEY.unpack(key)[0], *_segment(value))
                 for key, value in txn.cursor()
@@ -148,13 +169,13 @@ class Index:
 
     def counts(self) -> tuple[int, int]:
         """How many objects and slices there are."""
-        with _translated(), self._env.begin() as txn:
+        with translated(), self._env.begin() as txn:
             return txn.stat(self._heads)["entries"], txn.stat(self._slices)["entries"]
 
     @contextlib.contextmanager
     def change(self) -> Iterator[Change]:
         """One write transaction, all or nothing."""
-        with _translated(), self._env.begin(write=True) as txn:
+        with translated(), self._env.begin(write=True) as txn:
             yield Change(txn, self._heads, self._slices, self._segments)
 
 
@@ -218,6 +239,18 @@ class Change:
         self._txn.put(_NEXT_KEY, _NEXT.pack(*following), db=self._segments)
 
 
+def open_index(directory: Path, share: int) -> Index:
+    """That of a shard which may have `share` bytes: its map is as large as it can ever need, since
+    records are larger than what the index says of them."""
+    return Index(directory / "index", share + (64 << 20))
+
+
+def entry_of(row: Row) -> Entry:
+    """What a row says."""
+    key, value = row
+    return _entry(_HEAD_KEY.unpack(key)[1], value)
+
+
 def _heads(cursor: lmdb.Cursor[bytes], digest: bytes) -> list[Entry]:
     found = []
     more = cursor.set_range(digest)
@@ -244,7 +277,8 @@ def _segment(value: bytes) -> tuple[Log, int, int, bool]:
 
 
 @contextlib.contextmanager
-def _translated() -> Iterator[None]:
+def translated() -> Iterator[None]:
+    """What LMDB raises, as IndexFailed."""
     try:
         yield
     except lmdb.Error as error:

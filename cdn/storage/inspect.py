@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cdn.semantics.ranges import ByteRange
 from cdn.semantics.stored_response import StoredResponse
 from cdn.semantics.vary import Variant
 from cdn.storage.directory import (
@@ -21,7 +22,6 @@ from cdn.storage.directory import (
     read_state,
     shard_path,
 )
-from cdn.storage.disk_object import SliceSet
 from cdn.storage.heads import decode_head
 from cdn.storage.index import Entry, Index, IndexFailed
 from cdn.storage.records import HEADER_SIZE, content_of, unpack
@@ -63,6 +63,22 @@ class Report:
     damaged: list[Damage] = field(default_factory=list)
 
 
+def look(directory: Path, size: int) -> tuple[str, str] | None:
+    """What would keep a store of `size` bytes out of `directory`, as far as that shows from
+    outside, and the mend."""
+    try:
+        read_state(directory)
+    except StoreUnusable as error:
+        what, _, mend = str(error).rpartition("; ")
+        return what, mend
+    if not directory.is_dir():
+        return None  # it will be made
+    room = os.statvfs(directory)
+    if size > (there := room.f_blocks * room.f_frsize):
+        return f"{directory} is on a disk of {there} bytes in all, and disk is {size}", "write less"
+    return None
+
+
 def stat(directory: Path, boot_id: str | None = None) -> dict[str, object]:
     """How the store is laid out and what it holds, sizes in bytes. Raises StoreUnusable."""
     state = _believed(directory, boot_id)
@@ -82,7 +98,6 @@ def stat(directory: Path, boot_id: str | None = None) -> dict[str, object]:
     return {
         "directory": str(directory),
         "shards": state.shards,
-        "slice_size": state.slice_size,
         "starts": state.starts,
         "closed_cleanly": state.clean,
         **totals,
@@ -100,7 +115,7 @@ def ls(directory: Path, prefix: bytes = b"", boot_id: str | None = None) -> Iter
                 segment = segments.get(entry.location.segment)
                 response = _head(segment, entry, prefix) if segment else None
                 if response is not None:
-                    yield _row(response, entry, state.slice_size)
+                    yield _row(response, entry)
 
 
 def verify(directory: Path, progress: Progress = lambda done, total: None) -> Report:
@@ -194,10 +209,13 @@ def _head(segment: Segment, entry: Entry, prefix: bytes) -> StoredResponse | Non
         return None
 
 
-def _row(response: StoredResponse, entry: Entry, slice_size: int) -> Row:
-    stored = len(SliceSet(entry.slices)) * slice_size
-    if response.length is not None and entry.slices.bit_length() * slice_size > response.length:
-        stored -= entry.slices.bit_length() * slice_size - response.length  # the last is short
+def _row(response: StoredResponse, entry: Entry) -> Row:
+    size = response.slice_size
+    present = response.present
+    length = present.length if isinstance(present, ByteRange) else response.length
+    stored = entry.slices.bit_count() * size
+    if length is not None and entry.slices.bit_length() * size > length:
+        stored -= entry.slices.bit_length() * size - length  # the last is short
     return Row(
         response.primary_key,
         response.variant,

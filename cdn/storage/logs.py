@@ -15,6 +15,10 @@ from cdn.storage.index import Change, Index, IndexFailed, Location, Next, Segmen
 from cdn.storage.records import HEADER_SIZE, Bytes, Kind, pack
 from cdn.storage.segments import MOST_RECORDS, Log, Segment, Segments, SegmentWriter
 
+TERM = 1 << 32
+"""Sequences by which every writer's begin beyond its predecessor's: what that one gave out and did
+not get into the index, and somebody may still know an object by, is never given out again."""
+
 
 class Logs:
     """Only the shard's writer may call these, one at a time. Raises OSError and
@@ -62,7 +66,9 @@ class Logs:
                 if not row.sealed:
                     self._cut(row)
                     change.put_segment(row._replace(sealed=True))
-            self._next = Next(*map(max, self._next, change.next()))
+            last = Next(*map(max, self._next, change.next()))
+            self._next = last._replace(sequence=last.sequence + TERM)
+            change.put_next(self._next)
         self._rows = rows
         self._renamed = self._owned = True
 

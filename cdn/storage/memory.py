@@ -62,6 +62,7 @@ class MemoryStore:
             GDG(capacity), getsizeof=lambda stored: stored.size
         )
         self._variants: dict[bytes, dict[Variant, MemoryObject]] = {}
+        self._arriving: dict[Name, MemoryObject] = {}
 
     def lookup(self, key: bytes) -> Sequence[MemoryObject]:
         found = self._variants.get(key)
@@ -83,15 +84,24 @@ class MemoryStore:
         if overhead + _expected(response) > self.largest_object or not self.reserve(overhead):
             self.counters.refused += 1
             return None
-        return MemoryWriter(self, stored or MemoryObject(response), overhead)
+        if stored is None:
+            stored = MemoryObject(response)
+            self._arriving[response.primary_key, response.variant] = stored
+        return MemoryWriter(self, stored, overhead)
 
     def _joined(self, response: StoredResponse) -> MemoryObject | None:
         # RFC 9111 §3.4: only what has one strong validator is one representation.
+        name = response.primary_key, response.variant
         etag, held = response.validator.strong_etag, self._held(response)
+        held = held or self._arriving.get(name)
         if etag is None or held is None or isinstance(response.present, ByteRange):
             return None
         known = held.response
-        same = (known.validator.strong_etag, known.length) == (etag, response.length)
+        same = (known.validator.strong_etag, known.length, known.slice_size) == (
+            etag,
+            response.length,
+            response.slice_size,
+        )
         return held if same and not isinstance(known.present, ByteRange) else None
 
     def _held(self, response: StoredResponse) -> MemoryObject | None:
@@ -128,7 +138,8 @@ class MemoryStore:
         key, variant = name = (response.primary_key, response.variant)
         if name in self._objects:
             self._remove(name)
-        stored.response, stored.gone = response, False
+        stored.response, stored.shown, stored.gone = response, True, False
+        self.arrived(stored)
         stored.tell()
         stored.size = _overhead(response) + stored.content_size - arriving
         if not self.reserve(stored.size):
@@ -144,6 +155,12 @@ class MemoryStore:
         self._variants.setdefault(key, {})[variant] = stored
         self._count()
         return True
+
+    def arrived(self, stored: MemoryObject) -> None:
+        """Nobody joins it any more as something that is not seen yet."""
+        name = stored.response.primary_key, stored.variant
+        if self._arriving.get(name) is stored:
+            del self._arriving[name]
 
     def drop(self, stored: MemoryObject) -> None:
         """Takes an object out that nothing came of."""
@@ -182,7 +199,6 @@ class MemoryWriter:
         self._stored = stored
         self._reserved = overhead
         self._overhead = overhead
-        self._shown = not overhead
         stored.writers += 1
 
     def write(self, number: int, content: bytes) -> bool:
@@ -212,15 +228,13 @@ class MemoryWriter:
             return False
         self._give_back(self._overhead)
         self._overhead = 0
-        self._shown = True
         return store.insert(self._stored, response, arriving=self._reserved)
 
     def commit(self, response: StoredResponse) -> bool:
         if self._store is None or self._stored.gone or not self._is_sound(response):
             self.abort()
             return False
-        self._shown = True
-        return self._end(response)
+        return self._end(response, commits=True)
 
     def _is_sound(self, response: StoredResponse) -> bool:
         """What cannot be completed later (RFC 9111 §3.4) is kept whole or not at all."""
@@ -239,13 +253,15 @@ class MemoryWriter:
         self._reserved -= size
         self._store.release(size)
 
-    def _end(self, response: StoredResponse) -> bool:
+    def _end(self, response: StoredResponse, commits: bool = False) -> bool:
         store, stored = self._store, self._stored
         assert store is not None
         self._give_back(self._reserved)
         self._store = None
         stored.writers -= 1
-        if not self._shown or stored.gone:
+        if not stored.writers:
+            store.arrived(stored)
+        if not (stored.shown or commits) or stored.gone:
             return False
         if not stored.writers and not stored.content_size and response.length != 0:
             store.drop(stored)  # of which nothing came

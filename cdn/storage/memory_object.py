@@ -20,11 +20,13 @@ from cdn.storage.store import SliceGone
 class MemoryObject:
     """`slices` are counted from where a part that came by itself begins, else from the
     representation's start; None for those that are not there. `size` is what the store accounts
-    for, in bytes; `gone`: it is in the store no more; `writers` are at work on it."""
+    for, in bytes. `shown`: look-ups find it; `gone`: it is in the store no more; so many `writers`
+    are at work on it."""
 
     response: StoredResponse
     slices: list[bytes | None] = field(default_factory=list)
     size: int = 0
+    shown: bool = False
     gone: bool = False
     writers: int = 0
 

@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from cdn.semantics.stored_response import StoredResponse
+from cdn.storage.directory import shard_path
 from cdn.storage.heads import decode_head
-from cdn.storage.index import Change, Entry, Index, Location, Next, SegmentRow
+from cdn.storage.index import Change, Entry, Index, Location, Next, SegmentRow, open_index
 from cdn.storage.records import HEADER_SIZE, KILLED, Kind, content_of, unpack
 from cdn.storage.segments import (
     Log,
@@ -31,15 +32,19 @@ Progress = Callable[[int, int], None]
 """Called with bytes done and bytes in all."""
 
 
-def rebuild(shards: list[Path], open_index: Callable[[Path], Index], progress: Progress) -> int:
-    """Makes every shard's index anew; returns how many objects were found. Raises OSError and
-    IndexFailed."""
-    total = 2 * sum(_size(shard) for shard in shards)
+def rebuild(directory: Path, shards: int, size: int, progress: Progress) -> int:
+    """Makes the index of every shard of a store of `size` bytes anew; returns how many objects were
+    found. Nobody else may have it open. Needs no other part of the store, so a child process can
+    run it. Raises OSError and IndexFailed."""
+    paths = [shard_path(directory, number) for number in range(shards)]
+    for path in paths:
+        path.mkdir(mode=0o700, exist_ok=True)
+    total = 2 * sum(map(_size, paths))
     done = objects = 0
-    for shard in shards:
+    for shard in paths:
         for name in ("index", "index-lock"):
             (shard / name).unlink(missing_ok=True)
-        index = open_index(shard)
+        index = open_index(shard, size // shards)
         try:
             for step in _Rebuild(shard, index).run():
                 done += step

@@ -72,6 +72,7 @@ class Segment:
         self.number = number
         self.fd = self._marks = -1
         self._session = session
+        self._verified = bytearray(MOST_RECORDS // 8)  # a bit each: spares asking the marks
         self._marks_path = marks_path(directory, number)
         flags = os.O_RDWR | (os.O_CREAT | os.O_EXCL if create else 0)
         self.fd = os.open(segment_path(directory, number), flags, 0o600)
@@ -116,7 +117,13 @@ class Segment:
 
     def is_verified(self, record: int) -> bool:
         """Whether this record's checksum has been found right since the node's start."""
-        return bool(self._mark(record) & _VERIFIED)
+        byte, bit = record >> 3, 1 << (record & 7)
+        if self._verified[byte] & bit:
+            return True
+        verified = bool(self._mark(record) & _VERIFIED)
+        if verified:
+            self._verified[byte] |= bit
+        return verified
 
     def uses(self, record: int) -> int:
         """How often the record was used, as far as marks count."""
@@ -129,7 +136,9 @@ class Segment:
     def add_uses(self, record: int, uses: int = 1) -> None:
         """The record was used so many times more."""
         mark = self._mark(record)
-        self._set_mark(record, mark & _VERIFIED | min(MOST_USES, (mark & ~_VERIFIED) + uses))
+        now = mark & _VERIFIED | min(MOST_USES, (mark & ~_VERIFIED) + uses)
+        if now != mark:
+            self._set_mark(record, now)
 
     def _mark(self, record: int) -> int:
         if self._marks < 0 and not self._open_marks(os.O_RDWR):
@@ -196,6 +205,12 @@ class Segments:
             self._open.pop(number, None)
         for path in (segment_path(self._directory, number), marks_path(self._directory, number)):
             path.unlink(missing_ok=True)
+
+    def let_go(self) -> None:
+        """Nothing is kept open but by those who read: the next writer may give a number, of which
+        the index never knew, to another segment."""
+        with self._lock:
+            self._open.clear()
 
     def numbers(self) -> list[int]:
         """Of all that have a file."""

@@ -14,19 +14,26 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cdn.hashing.digest import shard_of
+from cdn.semantics.slices import slice_count
 from cdn.semantics.stored_response import StoredResponse
 from cdn.storage.dropping import Dropping
 from cdn.storage.heads import decode_head
 from cdn.storage.incoming import Incoming, Put
-from cdn.storage.index import Change, Entry, Index, IndexFailed, Location
+from cdn.storage.index import Change, Entry, IndexFailed, Location, Row, entry_of, open_index
 from cdn.storage.logs import Logs, record_size
 from cdn.storage.memory import MOST_VARIANTS
 from cdn.storage.records import KILLED, Kind, checksum, content_of, unpack
 from cdn.storage.segments import Log, Segment, Segments
-from cdn.storage.two_logs import TwoLogs
+from cdn.storage.two_logs import PROBATION_SHARE, TwoLogs
+from cdn.storage.writer_lock import WriterLock
 
-_TRIES = 3
+TRIES = 3
 """Look-ups of what is being moved meanwhile."""
+
+_WHOLE_SHARE = 2
+"""What cannot be completed may have one part in so many of probation: it lies there whole until
+its head is in."""
 
 
 @dataclass(slots=True)
@@ -49,13 +56,16 @@ class WriteFailed(Exception):
     """The disk took no more; the message says why."""
 
 
-class _NotResident(Exception):
+class NotResident(Exception):
     """The device would have to be waited for."""
 
 
 class Shard:
     """`share` is its part of the store, `segment_size` a segment's, both in bytes; `session` the
-    count of the node's starts. Raises IndexFailed where the index cannot be read."""
+    count of the node's starts; `is_owned`: this process is to write it, once it may. Whatever only
+    kills (removal, damage) any process does, in one write transaction of LMDB each: the writer asks
+    the index, in its own, for what it changes. Raises IndexFailed where the index cannot be
+    read."""
 
     def __init__(
         self,
@@ -65,11 +75,14 @@ class Shard:
         session: int,
         counters: DiskCounters,
         report: Callable[[str], None],
+        is_owned: bool = True,
     ) -> None:
         self.directory = directory
         self.index = open_index(directory, share)
         self.segments = Segments(directory, session)
         self.logs = Logs(self.index, self.segments, segment_size)
+        self._writer = WriterLock(directory)
+        self._is_owned = is_owned
         self.policy = TwoLogs()
         self.counters = counters
         self.lock = threading.RLock()
@@ -79,43 +92,43 @@ class Shard:
 
     # --- finding --------------------------------------------------------------------------------
 
-    def find(
-        self, key: bytes, digest: bytes, known: Collection[int | None], resident: bool
-    ) -> list[tuple[Entry, StoredResponse | None]] | None:
-        """All objects under `key`; the heads of `known` ones are left out. `resident`: without
-        waiting for the device, None where that is not possible."""
-        for _ in range(_TRIES):
-            found: list[tuple[Entry, StoredResponse | None]] = []
-            moved = False
-            for entry in self.index.heads(digest):
-                if not entry.slices and entry.length != 0:
-                    continue
-                if entry.object_id in known:
-                    found.append((entry, None))
-                    continue
-                segment = self.segments.get(entry.location.segment)
-                if segment is None:
-                    moved = True
-                    continue
-                try:
-                    head = self._read_head(segment, key, digest, entry, resident)
-                except _NotResident:
-                    return None
-                if head is not None:
-                    found.append((entry, head))
-            if not moved:
-                break
-        return found
+    def heads_of(
+        self,
+        key: bytes,
+        digest: bytes,
+        rows: Iterable[Row],
+        known: Collection[int | None],
+        resident: bool,
+    ) -> tuple[list[tuple[Entry, StoredResponse | None]], bool]:
+        """What the index's `rows` name that has this key, without the heads of `known` objects;
+        and whether some were being moved: then there are other rows by now. `resident`: without
+        waiting for the device; raises NotResident where that is not possible."""
+        found: list[tuple[Entry, StoredResponse | None]] = []
+        moved = False
+        for entry in map(entry_of, rows):
+            if entry.object_id in known:
+                found.append((entry, None))
+                continue
+            if not entry.slices and entry.length != 0:
+                continue
+            segment = self.segments.get(entry.location.segment)
+            if segment is None:
+                moved = True
+                continue
+            head = self._read_head(segment, key, digest, entry, resident)
+            if head is not None:
+                found.append((entry, head))
+        return found, moved
 
     def _read_head(
         self, segment: Segment, key: bytes, digest: bytes, entry: Entry, resident: bool
     ) -> StoredResponse | None:
-        """None: not under this key, or not usable. Raises _NotResident."""
+        """None: not under this key, or not usable. Raises NotResident."""
         offset, size = entry.location.offset, record_size(key, entry.location.length)
         data = segment.read_resident(offset, size)
         if data is None:
             if resident:
-                raise _NotResident
+                raise NotResident
             data = segment.read(offset, size)
         record = content_of(data)
         if record is None:
@@ -125,7 +138,10 @@ class Shard:
                 self.head_damaged(digest, entry)
             return None
         header, own_key, content = record
-        if not header.live or own_key != key or header.object_id != entry.object_id:
+        if own_key != key or header.object_id != entry.object_id:
+            return None
+        if not header.live:  # whoever killed it was killed itself, before the index knew
+            self._forget(digest, entry)
             return None
         try:
             return decode_head(key, bytes(content))
@@ -144,7 +160,7 @@ class Shard:
             if segment is not None:
                 found[number] = (segment, placed[number])
         wanted = [number for number in wanted if number not in found]
-        for _ in range(_TRIES):
+        for _ in range(TRIES):
             try:
                 places = self.index.locate(object_id, wanted)
             except IndexFailed:
@@ -162,12 +178,17 @@ class Shard:
 
     def head_damaged(self, digest: bytes, entry: Entry) -> None:
         """A head is not as it was written: the object is gone."""
+        if self._forget(digest, entry):
+            self._tell_damage("head", entry.location)
+
+    def _forget(self, digest: bytes, entry: Entry) -> bool:
+        """Whether the index still had this, and has it no more."""
         with contextlib.suppress(IndexFailed), self.lock, self.index.change() as change:
             held = change.head(digest, entry.object_id)
-            if held is None or held.location != entry.location:
-                return
-            self._delete_object(change, digest, held)
-        self._tell_damage("head", entry.location)
+            if held is not None and held.location == entry.location:
+                self._delete_object(change, digest, held)
+                return True
+        return False
 
     def slice_damaged(self, digest: bytes, object_id: int, number: int, location: Location) -> None:
         """A slice is not as it was written: it is gone."""
@@ -233,6 +254,39 @@ class Shard:
         record = content_of(segment.read(location.offset, header.size))
         return None if record is None else (bytes(record[1]), bytes(record[2]))
 
+    def may_write(self) -> bool:
+        """Whether this process is the shard's writer, now if not before. Raises OSError."""
+        return self._is_owned and self._writer.take()
+
+    def release(self) -> None:
+        """Another process may write it from here on; nothing is being written here any more."""
+        with self.lock:
+            self._is_owned = False
+            self.segments.let_go()
+            self._writer.release()
+
+    @property
+    def largest_whole(self) -> int:
+        """Bytes of content that is kept whole or not at all."""
+        return self._share * PROBATION_SHARE // (100 * _WHOLE_SHARE)
+
+    def has_whole(self, incoming: Incoming, response: StoredResponse) -> bool:
+        """Whether all content of `response` is there: accepted, in a log, or in the index. Raises
+        IndexFailed."""
+        count = _slice_count(incoming, response)
+        if count is None:
+            return False
+        bits = 0
+        if incoming.headed and incoming.object_id is not None:
+            entry = self.index.head(incoming.digest, incoming.object_id)
+            bits = 0 if entry is None else entry.slices
+        for number in list(incoming.slices):
+            bits |= 1 << number
+        for number, place in list(incoming.placed.items()):
+            if self.logs.has(place.segment):
+                bits |= 1 << number
+        return bits == (1 << count) - 1
+
     def write(self, puts: Sequence[Put]) -> None:
         """Appends and indexes all that has not been cancelled. Raises WriteFailed: what of it is
         not `Put.done` is in neither log nor index."""
@@ -276,19 +330,24 @@ class Shard:
         rows = self.logs.flush()
         if not rows:
             return
+        kept: list[Put] = []
         with self.lock:
             with self.index.change() as change:
                 for put, location, sequence in pending:
                     if put.number is not None:
                         self._index_slice(change, put.incoming, put.number, location)
-                    elif put.incoming.cancelled:
+                    elif put.incoming.cancelled or not self._index_head(
+                        change, put, location, sequence
+                    ):
                         self._kill(location)
-                    else:
-                        self._index_head(change, put, location, sequence)
+                        continue
+                    kept.append(put)
                 self.logs.put(change, rows)
             self.logs.committed(rows)
-        for put, _, _ in pending:
+        for put in kept:
             put.done = True
+            if put.number is None:
+                put.incoming.placed.clear()  # not before readers find them in the index
 
     def _index_slice(
         self, change: Change, incoming: Incoming, number: int, location: Location
@@ -305,31 +364,43 @@ class Shard:
         change.put_head(incoming.digest, entry._replace(slices=entry.slices | 1 << number))
         self.counters.slices_stored += 1
 
-    def _index_head(self, change: Change, put: Put, location: Location, sequence: int) -> None:
+    def _index_head(self, change: Change, put: Put, location: Location, sequence: int) -> bool:
+        """False: it is not kept, because what it was a head of has gone meanwhile."""
         incoming, response = put.incoming, put.response
         assert response is not None
         assert incoming.object_id is not None
-        slices = 0
+        own = change.head(incoming.digest, incoming.object_id)
+        if own is None and incoming.headed:
+            return False  # removed by another process, damaged, or evicted
+        slices = 0 if own is None else own.slices
+        placed = {
+            number: place
+            for number, place in incoming.placed.items()
+            if self.logs.has(place.segment) and not slices >> number & 1
+        }
+        for number in placed:
+            slices |= 1 << number
+        if put.whole and slices.bit_count() != _slice_count(incoming, response):
+            return False
+        self._make_way(change, incoming)
+        for number, place in placed.items():
+            change.put_slice(incoming.object_id, number, place)
+            self.counters.slices_stored += 1
+        incoming.headed = True
+        entry = Entry(incoming.object_id, location, sequence, response.length, slices)
+        change.put_head(incoming.digest, entry)
+        return True
+
+    def _make_way(self, change: Change, incoming: Incoming) -> None:
+        """What has its key and variant goes, and the oldest of too many variants."""
         held = change.heads(incoming.digest)
         surplus = len(held) + 1 - MOST_VARIANTS
         for entry in held:  # the oldest first
             if entry.object_id == incoming.object_id:
-                slices = entry.slices
                 self._kill(entry.location)
             elif surplus > 0 or self._is_named(entry, incoming):
                 self._delete_object(change, incoming.digest, entry)
                 surplus -= 1
-        for number, place in incoming.placed.items():
-            if self.logs.has(place.segment):
-                change.put_slice(incoming.object_id, number, place)
-                slices |= 1 << number
-                self.counters.slices_stored += 1
-        incoming.placed.clear()
-        incoming.headed = True
-        change.put_head(
-            incoming.digest,
-            Entry(incoming.object_id, location, sequence, response.length, slices),
-        )
 
     def _is_named(self, entry: Entry, incoming: Incoming) -> bool:
         """Whether an object has this key and variant, or can be of no use to anyone."""
@@ -378,10 +449,21 @@ class Shard:
             self.segments.sync_names()
 
     def close(self) -> None:
+        self._writer.release()
         self.index.close()
 
 
-def open_index(directory: Path, share: int) -> Index:
-    """Its map is as large as it can ever need: records are larger than what the index says of
-    them."""
-    return Index(directory / "index", share + (64 << 20))
+def _slice_count(incoming: Incoming, response: StoredResponse) -> int | None:
+    """How many slices all of its content is, None where that is not known."""
+    length = response.length if incoming.part is None else incoming.part.length
+    return None if length is None else slice_count(length, incoming.slice_size)
+
+
+class Shards(tuple[Shard, ...]):
+    """All of a store, in their order."""
+
+    __slots__ = ()
+
+    def of(self, digest: bytes) -> Shard:
+        """The one in which keys with this digest are."""
+        return self[shard_of(digest) % len(self)]

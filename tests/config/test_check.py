@@ -7,9 +7,13 @@ import pytest
 from pydantic import BaseModel
 
 from cdn.config.check import check
-from cdn.config.models import CacheConfig, EdgeConfig, ServiceConfig, ShieldConfig
-from cdn.config.units import parse_duration
+from cdn.config.models import CacheConfig, EdgeConfig, ServiceConfig, ShieldConfig, least_disk
+from cdn.config.units import parse_duration, parse_size
 from cdn.config.validation import model_in
+from cdn.config.values import MIN_SLICE, MOST_SLICE
+from cdn.storage.directory import StoreUnusable
+from cdn.storage.disk import DiskStore
+from cdn.storage.inspect import look
 from tests.config.config_trees import EDGE, FILMS, SHIELD
 
 ROOT = Path(__file__).parents[2]
@@ -41,6 +45,36 @@ def test_two_nodes_of_one_name(write):
     write(edge=EDGE, shield="# comment\n" + SHIELD.replace("shield-yokohama", "edge-a"))
     (problem,) = check(Path(), {}).problems
     assert str(problem).startswith("shield.yaml:3: name: edge.yaml is named edge-a too, and ")
+
+
+def test_two_nodes_of_one_store_and_a_directory_that_is_none(write, tmp_path):
+    kept = "store: kept\ndisk: 1GiB\n"
+    write(edge=EDGE + kept, shield=SHIELD + kept)
+    (problem,) = check(Path(), {}).problems
+    assert str(problem).startswith(f"shield.yaml:6: store: {tmp_path}/kept is the store of edge.y")
+    assert check(Path("edge.yaml"), {}, look).problems == ()
+
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "letter.txt").touch()
+    (problem,) = check(Path("edge.yaml"), {}, look).problems
+    assert str(problem) == (
+        f"edge.yaml:8: store: {tmp_path}/kept is not a store, and not empty; "
+        "name an empty or a new directory"
+    )
+    write(edge=EDGE + f"store: {tmp_path}/new\ndisk: 999999TiB\n")
+    (tmp_path / "new").mkdir()
+    (problem,) = check(Path("edge.yaml"), {}, look).problems
+    assert str(problem).startswith(f"edge.yaml:8: store: {tmp_path}/new is on a disk of ")
+
+
+def test_what_a_disk_must_have_is_what_a_store_asks_for(tmp_path):
+    for size in (MIN_SLICE, MOST_SLICE):
+        store = DiskStore.open(
+            tmp_path / str(size), least_disk(size), largest_slice=size, report=print
+        )
+        store.close()
+        with pytest.raises(StoreUnusable):
+            DiskStore.open(tmp_path / "x", least_disk(size) - 160, largest_slice=size, report=print)
 
 
 def test_what_is_neither_node_nor_service(write):
@@ -97,5 +131,6 @@ def test_the_page_names_no_other_key():
 @pytest.mark.parametrize("name", CacheConfig.model_fields)
 def test_the_page_has_the_defaults_of_the_cache(name):
     kind, said = documented()[name][:2]
-    read = {"time": parse_duration, "flag": "true".__eq__}.get(kind, float)
+    kinds = {"time": parse_duration, "flag": "true".__eq__, "size": parse_size}
+    read = kinds.get(kind.partition(",")[0], float)
     assert read(said) == CacheConfig.model_fields[name].default

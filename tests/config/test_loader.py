@@ -1,3 +1,4 @@
+import os
 from dataclasses import fields
 from ipaddress import ip_network
 from pathlib import Path
@@ -8,6 +9,7 @@ from cdn.config.addresses import ListenAddress, Url
 from cdn.config.loader import load, load_edge, load_shield
 from cdn.config.models import CacheConfig, EdgeConfig, ShieldConfig, needs_restart
 from cdn.config.problems import ConfigError
+from cdn.config.values import Context
 from cdn.semantics.policy import CachePolicy
 from tests.config.config_trees import EDGE, FILMS, SHIELD
 
@@ -48,8 +50,8 @@ def test_an_edge_with_everything(write, tmp_path):
             + "operator: 東京 CATV\nprefixes: [192.0.2.0/24]\nmemory: 64MiB\naccess_log: log/a\n"
             "admin: {listen: 127.0.0.1:8081, token_file: token}\nshield_secret_file: token\n"
             "direct_to_origin: true\ndeadlines: {first_byte: 1m}\n",
-            films=FILMS
-            + "origin_host: o.example:81\ncache: {stale_if_error: 5m, request_directives: false}\n",
+            films=FILMS + "origin_host: o.example:81\n"
+            "cache: {stale_if_error: 5m, request_directives: false, slice_size: 4MiB}\n",
         ),
         {},
     )
@@ -63,7 +65,9 @@ def test_an_edge_with_everything(write, tmp_path):
     assert (config.deadlines.connect, config.deadlines.first_byte) == (3, 60)
     (films,) = config.services
     assert films.origin_host == "o.example:81"
-    assert films.policy() == CachePolicy(stale_if_error=300, request_directives=False)
+    assert films.policy() == CachePolicy(
+        stale_if_error=300, request_directives=False, slice_size=4 << 20
+    )
 
 
 def test_a_shield(write, tmp_path):
@@ -180,6 +184,11 @@ def test_each_mistake_in_a_node_is_one_line(write, old, new, told):
             "admin: {listen: a:1, token_env: SHORT}",
             "admin.token_env: SHORT holds no usable secret; ",
         ),
+        ("disk: 1GiB", "disk: there is no store; name its directory, or leave this out"),
+        ("disk: 1GB", "disk: '1GB' is not a size; write 1GiB"),
+        ("admission: some", "admission: 'some' will not do; write a value 'all' or 'reuse'"),
+        ("workers: 0", "workers: 0 is not a number of workers; write 1 to 64, or auto"),
+        ("workers: true", "workers: true is not a number of workers; "),
         ("admin: {listen: a:1, token_env: 1}", "admin.token_env: 1 is not a variable's name; "),
         ("admin: {listen: a:1, token_file: 1}", "admin.token_file: 1 is not a path; "),
     ],
@@ -212,6 +221,52 @@ def test_each_mistake_in_a_service_is_one_line(write, old, new, told):
 @pytest.mark.parametrize(
     ("added", "told"),
     [
+        ("store: s", "1: disk: the store needs to know how much of its disk it may use; write a"),
+        ("store: 1\ndisk: 1GiB", "8: store: 1 is not a path; write the path of a directory"),
+        ("store: s\ndisk: 1GB", "9: disk: '1GB' is not a size; write 1GiB"),
+        (
+            "store: s\ndisk: 100MiB",
+            "7: services: films has slices of 1MiB, too large for a disk of 100MiB; "
+            "write disk: 180MiB or more, or a smaller cache.slice_size",
+        ),
+    ],
+)
+def test_each_mistake_about_a_store(write, added, told):
+    (line,) = problems(write(edge=f"{EDGE}{added}\n"))
+    assert line.startswith(f"edge.yaml:{told}")
+
+
+def test_a_store_is_beside_its_file_and_worked_on_by_every_cpu(write, tmp_path):
+    path = write(edge=EDGE + "store: kept\ndisk: 180MiB\nadmission: reuse\n")
+    config = load(path, {})
+    assert (config.store, config.disk) == (tmp_path / "kept", 180 * 2**20)
+    assert config.admission == "reuse"
+    assert config.workers == len(os.sched_getaffinity(0))
+    assert load(write(edge=EDGE), {}).workers == 1
+    for many in (1, 5):
+        more = f"store: /s\ndisk: 1TiB\nworkers: {many}\n"
+        assert load(write(edge=EDGE + more), {}).workers == many
+
+
+@pytest.mark.parametrize(("cpus", "workers"), [(1, 1), (8, 8), (128, 64)])
+def test_workers_by_the_number_of_cpus(cpus, workers):
+    raw = {"role": "edge", "name": "e", "listen": "a:1", "direct_to_origin": True, "services": ()}
+    context = Context(Path(), {}, cpus)
+    stored = EdgeConfig.model_validate(raw | {"store": "s", "disk": "1GiB"}, context=context)
+    assert stored.workers == workers
+    assert EdgeConfig.model_validate(raw, context=context).workers == 1
+    assert EdgeConfig.model_validate(raw | {"workers": 3}, context=context).workers == 3
+
+
+@pytest.mark.parametrize(
+    ("added", "told"),
+    [
+        (
+            "cache: {slice_size: 100KiB}",
+            "cache.slice_size: '100KiB' is not a slice's size; write a power of two from 64KiB to",
+        ),
+        ("cache: {slice_size: 32KiB}", "cache.slice_size: '32KiB' is not a slice's size; "),
+        ("cache: {slice_size: 32MiB}", "cache.slice_size: '32MiB' is not a slice's size; "),
         (
             "cache: {heuristic_fraction: 2}",
             "cache.heuristic_fraction: 2 will not do; write a value less than or equal to 1",
@@ -315,6 +370,10 @@ def test_what_a_reload_cannot_change(write, tmp_path):
     (tmp_path / "t").write_text("another-0123456789")
     new = load(write(edge=EDGE.replace("8080", "8088") + admin + "memory: 1MiB\n"), {})
     assert needs_restart(old, new) == ["listen", "admin", "memory"]
+
+    new = load(write(edge=EDGE + admin + "store: s\ndisk: 1GiB\nadmission: reuse\n"), {})
+    assert needs_restart(old, new)[:3] == ["admin", "store", "disk"]
+    assert "admission" in needs_restart(old, new)
 
     shield = load(write(shield=SHIELD), {})
     assert isinstance(shield, ShieldConfig)

@@ -24,6 +24,7 @@ def test_a_quick_edge_is_what_its_file_would_be(tmp_path):
     (tmp_path / "service.yaml").write_text(f"name: default\nhosts: ['*']\norigins: ['{ORIGIN}']\n")
     (tmp_path / "edge.yaml").write_text(
         "role: edge\nname: e\nlisten: 127.0.0.1:8080\nmemory: 5MiB\ndirect_to_origin: true\n"
+        "store: kept\ndisk: 1GiB\nadmission: reuse\n"
         f"access_log: {tmp_path}/log\nadmin: {{listen: a:1, token_env: CDN_ADMIN_TOKEN}}\n"
         "shields: [{name: 127.0.0.1-8180, url: 'http://127.0.0.1:8180'}]\nservices: service.yaml\n"
     )
@@ -34,6 +35,9 @@ def test_a_quick_edge_is_what_its_file_would_be(tmp_path):
         shields=["http://127.0.0.1:8180"],
         admin="a:1",
         memory="5MiB",
+        store=f"{tmp_path}/kept",
+        disk="1GiB",
+        admission="reuse",
         name="e",
         access_log=f"{tmp_path}/log",
         hostname="any",
@@ -94,6 +98,13 @@ def test_what_is_missing():
         ({"shields": ["x"]}, "--shield: 'x' is not an http or https URL"),
         ({"shields": ["http://x", "http://x"]}, "--shield: http://x:80 is given twice; "),
         ({"memory": "5MB"}, "--memory: '5MB' is not a size; write 5MiB"),
+        ({"store": "s"}, "--disk: the store needs to know how much of its disk it may use; "),
+        ({"store": "", "disk": "1GiB"}, "--store: '' is not a path; "),
+        (
+            {"store": "s", "disk": "1MiB"},
+            "--disk: is too little for a store; write 180MiB or more",
+        ),
+        ({"admission": "x"}, "--admission: 'x' will not do; write a value 'all' or 'reuse'"),
         ({"name": "a b"}, "--name: 'a b' is not a name; "),
         ({"name": ""}, "--name: '' is not a name; "),
         ({"access_log": ""}, "--access-log: '' is not a path; "),

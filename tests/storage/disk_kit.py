@@ -8,6 +8,7 @@ from xxhash import xxh3_64_intdigest
 
 from cdn.semantics.message import Fields, Response
 from cdn.semantics.ranges import ByteRange
+from cdn.semantics.slices import slice_count
 from cdn.semantics.stored_response import StoredResponse, make_stored_response
 from cdn.storage.disk import DiskStore
 
@@ -34,6 +35,7 @@ def response(name="a", variant=(), length=None, etag='"v1"', **more) -> StoredRe
         request_time=NOW,
         response_time=more.pop("at", NOW),
         length=length,
+        slice_size=more.pop("slice_size", SLICE),
         **more,
     )
 
@@ -49,7 +51,7 @@ def content_of(name: str, size: int) -> bytes:
 
 def open_store(directory: Path, size=SIZE, **more) -> DiskStore:
     told = more.pop("told", None)
-    more = {"slice_size": SLICE, "shards": SHARDS, "boot_id": "this boot"} | more
+    more = {"largest_slice": SLICE, "shards": SHARDS, "boot_id": "this boot"} | more
     return DiskStore.open(
         directory, size, report=told.append if told is not None else lambda line: None, **more
     )
@@ -74,24 +76,35 @@ def put(store: DiskStore, head: StoredResponse, content: bytes) -> bool:
     if writer is None:
         return False
     taken = [
-        writer.write_slice(number, piece)
-        for number, piece in enumerate(slices_of(content, store.slice_size))
+        writer.write(number, piece)
+        for number, piece in enumerate(slices_of(content, head.slice_size))
     ]
     return writer.commit(head.with_length(len(content))) and all(taken)
 
 
 async def read(stored, part: ByteRange | None = None) -> bytes:
     length = stored.response.length or 0
-    content = stored.open([part or ByteRange(0, length)])
+    return await read_all(stored.open([part or ByteRange(0, length)]))
+
+
+async def read_all(content) -> bytes:
     pieces = []
     while piece := await content.read():
         pieces.append(bytes(piece))
     return b"".join(pieces)
 
 
+def slices_there(stored) -> list[int]:
+    """Numbers of the aligned slices that are there."""
+    held = stored.response
+    if held.present is None:
+        return list(range(slice_count(held.length, held.slice_size)))
+    return list(held.present.numbers())
+
+
 def only(store: DiskStore, name: str):
     """The one variant that is stored; None where there is none."""
-    found = store.lookup(key_of(name))
+    found = store._lookups.find(key_of(name), resident=False)
     assert len(found) <= 1
     return found[0] if found else None
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cdn.semantics.ranges import ByteRange
-from tests.storage.disk_kit import SLICE, content_of, key_of, open_store, response
+from tests.storage.disk_kit import SLICE, content_of, key_of, open_store, response, slices_there
 
 SIZE = 1 << 30
 NAMES = 400
@@ -61,11 +61,11 @@ class Writing:
         writer = self._store.open_writer(head)
         pieces = [content[at : at + SLICE] for at in range(0, len(content), SLICE)]
         if self._random.random() < 0.3 or not whole:
-            writer.commit_head(head)
+            writer.show(head)
         for number, piece in enumerate(pieces):
             if not whole and self._random.random() < 0.5:
                 continue
-            assert writer.write_slice(number, piece)
+            assert writer.write(number, piece)
             if self._random.random() < 0.1:
                 await asyncio.sleep(0.002)
         if whole:
@@ -82,7 +82,7 @@ class Writing:
         self._tell("removed", name, 0)
 
     async def _freshen(self, name: str) -> None:
-        for stored in self._store.lookup(key_of(name)):
+        for stored in await self._store.lookup_soon(key_of(name)):
             self._store.freshen(stored, stored.response)
 
 
@@ -117,7 +117,7 @@ class Judge:
         store = open_store(directory, SIZE)
         try:
             for name, version in self.must.items():
-                found = store.lookup(key_of(name))
+                found = await store.lookup_soon(key_of(name))
                 assert len(found) <= 1, name
                 for stored in found:
                     await self._check(name, stored)
@@ -136,7 +136,7 @@ class Judge:
         assert version in self.may[name], f"{name} was removed, or never was"
         content = _content(name, version)
         assert stored.response.length == len(content)
-        for number in stored.slices_present:
+        for number in slices_there(stored):
             part = ByteRange(number * SLICE, min((number + 1) * SLICE, len(content)))
             reading = stored.open([part])
             pieces = []

@@ -6,13 +6,19 @@ from dataclasses import replace
 import pytest
 
 from cdn.semantics.ranges import ByteRange
-from cdn.storage import disk as module
-from cdn.storage.disk_content import SliceGone
+from cdn.semantics.slices import PresentSlices
+from cdn.storage import disk, disk_intake, disk_lookup
+from cdn.storage.disk_object import READY
 from cdn.storage.memory import MOST_VARIANTS
+from cdn.storage.segments import MOST_USES
+from cdn.storage.store import SliceDamaged, SliceGone
 from tests.storage.disk_kit import (
+    SHARDS,
+    SIZE,
     SLICE,
     content_of,
     files,
+    flip,
     key_of,
     only,
     opened,
@@ -20,6 +26,7 @@ from tests.storage.disk_kit import (
     read,
     response,
     slices_of,
+    slices_there,
 )
 
 GZIP = (("accept-encoding", "gzip"),)
@@ -53,7 +60,7 @@ async def test_what_was_stored_is_found(store, settle, size):
     await settle()
     stored = only(store, "a")
     assert stored.response == response("a", length=size)
-    assert list(stored.slices_present) == list(range(-(-size // SLICE)))
+    assert slices_there(stored) == list(range(-(-size // SLICE)))
     assert await read(stored) == content
     assert await read(stored) == content
 
@@ -63,7 +70,6 @@ async def test_content_of_no_bytes_is_content(store, settle):
     await settle()
     stored = only(store, "a")
     assert stored.response == response("a", length=0)
-    assert stored.has(ByteRange(0, 0))
     assert await read(stored) == b""
 
 
@@ -96,17 +102,17 @@ async def test_parts_come_in_their_order(store, settle):
 
 async def test_a_look_up_that_must_not_wait_says_so(store, monkeypatch):
     put(store, response("a"), b"x")
-    assert len(store.lookup_resident(key_of("a"))) == 1  # still in RAM
+    assert len(store.lookup(key_of("a"))) == 1  # still in RAM
     await store.flush()
-    assert len(store.lookup_resident(key_of("a"))) == 1
     monkeypatch.setattr("cdn.storage.segments.Segment.read_resident", lambda *of: None)
-    assert store.lookup_resident(key_of("a")) is None
-    assert store.lookup_resident(key_of("b")) == []
+    assert store.lookup(key_of("a")) is None
+    assert not store.lookup(key_of("b"))
     assert [one.response.length for one in await store.lookup_soon(key_of("a"))] == [1]
 
 
 async def test_keys_of_one_digest_are_told_apart(store, monkeypatch):
-    monkeypatch.setattr(module, "key_digest", lambda key: b"d" * 16)
+    for module in (disk, disk_intake, disk_lookup):
+        monkeypatch.setattr(module, "key_digest", lambda key: b"d" * 16)
     for name in ("a", "b", "longer"):
         put(store, response(name), content_of(name, 5_000))
     await store.flush()
@@ -155,13 +161,13 @@ async def test_of_too_many_variants_the_oldest_goes(store):
 
 async def test_without_a_head_nothing_is_kept(store, settle):
     writer = store.open_writer(response("a", length=10_000))
-    assert writer.write_slice(0, b"x" * SLICE)
+    assert writer.write(0, b"x" * SLICE)
     await settle()
     assert only(store, "a") is None
     writer.abort()
     await settle()
     assert only(store, "a") is None
-    assert not writer.write_slice(1, b"x" * SLICE)
+    assert not writer.write(1, b"x" * SLICE)
     assert not writer.commit(response("a", length=10_000))
 
 
@@ -170,16 +176,16 @@ async def test_slices_under_an_early_head_survive_the_writer(store, settle):
     pieces = slices_of(content)
     head = response("a", length=len(content))
     writer = store.open_writer(head)
-    writer.write_slice(0, pieces[0])
-    assert writer.commit_head(head)
-    writer.write_slice(1, pieces[1])
+    writer.write(0, pieces[0])
+    assert writer.show(head)
+    writer.write(1, pieces[1])
     await settle()
     writer.abort()
     stored = only(store, "a")
-    assert list(stored.slices_present) == [0, 1]
-    assert stored.response == replace(head, present=ByteRange(0, 2 * SLICE))
-    assert stored.has(ByteRange(5, 2 * SLICE))
-    assert not stored.has(ByteRange(5, 2 * SLICE + 1))
+    assert slices_there(stored) == [0, 1]
+    assert stored.response == replace(head, present=PresentSlices(0b11, SLICE))
+    assert stored.response.present.covers(ByteRange(5, 2 * SLICE))
+    assert not stored.response.present.covers(ByteRange(5, 2 * SLICE + 1))
     assert await read(stored, ByteRange(5, 2 * SLICE)) == content[5 : 2 * SLICE]
 
 
@@ -189,9 +195,9 @@ async def test_an_interrupted_response_is_completed_by_another_writer(store, set
     head = response("a", length=len(content))
     for numbers in ((3, 1), (0, 4), (2,)):
         writer = store.open_writer(head)
-        assert writer.commit_head(head)
+        assert writer.show(head)
         for number in numbers:
-            assert writer.write_slice(number, pieces[number])
+            assert writer.write(number, pieces[number])
         writer.abort()
         await settle()
     stored = only(store, "a")
@@ -204,8 +210,8 @@ async def test_writers_at_work_at_once_fill_one_object(store, settle):
     content = content_of("a", 2 * SLICE)
     head = response("a", length=len(content))
     first, second = store.open_writer(head), store.open_writer(head)
-    first.write_slice(0, content[:SLICE])
-    second.write_slice(1, content[SLICE:])
+    first.write(0, content[:SLICE])
+    second.write(1, content[SLICE:])
     second.commit(head)
     first.abort()
     await settle()
@@ -218,7 +224,7 @@ async def test_a_slice_that_is_there_is_not_written_again(store):
     await store.flush()
     written = store.counters.written
     writer = store.open_writer(head)
-    assert writer.write_slice(0, content_of("a", SLICE))
+    assert writer.write(0, content_of("a", SLICE))
     writer.abort()
     await store.flush()
     assert store.counters.written == written
@@ -230,12 +236,12 @@ async def test_another_validator_drops_the_old_slices(store, settle, etag):
     await settle()
     head = response("a", length=2 * SLICE, etag=etag)
     writer = store.open_writer(head)
-    writer.write_slice(1, content_of("new", 2 * SLICE)[SLICE:])
-    assert list(only(store, "a").slices_present) == [0, 1]  # until there is a new head
-    writer.commit(head)
+    writer.write(1, content_of("new", 2 * SLICE)[SLICE:])
+    assert slices_there(only(store, "a")) == [0, 1]  # until there is a new head
+    assert writer.commit(replace(head, present=PresentSlices(0b10, SLICE)))
     await settle()
     stored = only(store, "a")
-    assert list(stored.slices_present) == [1]
+    assert slices_there(stored) == [1]
     assert stored.response.validator.etag == etag
     assert await read(stored, ByteRange(SLICE, 2 * SLICE)) == content_of("new", 2 * SLICE)[SLICE:]
 
@@ -245,16 +251,16 @@ async def test_another_length_under_the_same_tag_is_another_response(store, sett
     await settle()
     head = response("a", length=3 * SLICE)
     writer = store.open_writer(head)
-    writer.write_slice(2, b"x" * SLICE)
+    writer.write(2, b"x" * SLICE)
     writer.commit(head)
     await settle()
-    assert list(only(store, "a").slices_present) == [2]
+    assert slices_there(only(store, "a")) == [2]
 
 
 async def test_a_head_too_long_is_refused(store):
     head = response("a", lines=[("X", "x" * 70_000)])
     writer = store.open_writer(head)
-    assert writer.write_slice(0, b"x")
+    assert writer.write(0, b"x")
     assert not writer.commit(head)
     assert only(store, "a") is None
     assert store.open_writer(response("k" * 40_000)) is None
@@ -266,7 +272,7 @@ async def test_a_backlog_is_refused_and_can_be_waited_for(tmp_path, monkeypatch)
         head = response("a", length=9 * SLICE)
         writer = store.open_writer(head)
         with store._shards[0].lock, store._shards[1].lock:  # the disk is slow
-            taken = [writer.write_slice(number, b"x" * SLICE) for number in range(9)]
+            taken = [writer.write(number, b"x" * SLICE) for number in range(9)]
             waiting = asyncio.ensure_future(writer.room())
             await asyncio.sleep(0)
             waited = not waiting.done()
@@ -274,9 +280,9 @@ async def test_a_backlog_is_refused_and_can_be_waited_for(tmp_path, monkeypatch)
         assert waited
         assert taken == [True, True] + [False] * 7
         assert store.counters.refused == 7
-        assert writer.write_slice(8, b"x" * SLICE)
+        assert writer.write(8, b"x" * SLICE)
         writer.commit(head)
-        assert list(only(store, "a").slices_present) == [0, 1, 8]
+        assert slices_there(only(store, "a")) == [0, 1, 8]
 
 
 # --- freshening and removal ---------------------------------------------------------------------
@@ -313,26 +319,26 @@ async def test_freshening_what_has_gone_or_been_replaced_is_nothing(store, settl
 async def test_a_part_is_freshened_and_can_still_be_completed(store, settle):
     head = response("a", length=2 * SLICE)
     writer = store.open_writer(head)
-    writer.write_slice(0, b"x" * SLICE)
+    writer.write(0, b"x" * SLICE)
     writer.commit(head)
     await settle()
     store.freshen(only(store, "a"), replace(head, response_time=2e9))
     await settle()
     writer = store.open_writer(head)
-    writer.write_slice(1, b"y" * SLICE)
+    writer.write(1, b"y" * SLICE)
     writer.abort()
     await settle()
     stored = only(store, "a")
-    assert (stored.response_time, len(stored.slices_present)) == (2e9, 2)
+    assert (stored.response_time, len(slices_there(stored))) == (2e9, 2)
 
 
 async def test_what_is_removed_on_its_way_never_arrives(store):
     head = response("a", length=3 * SLICE)
     writer = store.open_writer(head)
-    writer.write_slice(0, b"x" * SLICE)
-    writer.commit_head(head)
+    writer.write(0, b"x" * SLICE)
+    writer.show(head)
     assert store.remove(key_of("a")) == 1
-    assert not writer.write_slice(1, b"x" * SLICE)
+    assert not writer.write(1, b"x" * SLICE)
     assert not writer.commit(head)
     await store.flush()
     assert only(store, "a") is None
@@ -371,28 +377,45 @@ async def test_aborting_lets_go(store):
     assert await reading.read() == b""
 
 
-async def test_touching_counts_for_head_and_slices(store):
+def _uses(store, stored) -> list[int]:
+    """Of its head, and of each of its slices."""
+    shard = next(shard for shard in store._shards if shard.index.counts()[0])
+    places = (
+        next(shard.index.all_heads())[1].location,
+        *shard.index.locate(stored.object_id, range(2)).values(),
+    )
+    return [shard.segments.get(place.segment).uses(place.record) for place in places]
+
+
+async def test_a_use_counts_for_the_head_and_reading_slice_by_slice(store):
     put(store, response("a"), content_of("a", 2 * SLICE))
     store.touch(only(store, "a"))  # on its way: nothing to count by yet
     await store.flush()
     stored = only(store, "a")
     store.touch(stored, 3)
-    await read(stored)
-    shard = next(shard for shard in store._shards if shard.index.counts()[0])
-    uses = [
-        shard.segments.get(place.segment).uses(place.record)
-        for place in (
-            next(shard.index.all_heads())[1].location,
-            *shard.index.locate(stored.object_id, range(2)).values(),
-        )
-    ]
-    assert uses == [3, 4, 4]
+    assert _uses(store, stored) == [3, 0, 0]
+    await read(stored, ByteRange(5, SLICE))
+    assert stored.ready([ByteRange(5, SLICE + 1)]) is not None
+    assert _uses(store, stored) == [3, 2, 1]
+
+
+async def test_content_of_one_slice_is_used_when_its_response_is(store):
+    put(store, response("a"), content_of("a", SLICE))
+    await store.flush()
+    for times in range(1, 4):
+        stored = only(store, "a")
+        assert stored.ready([ByteRange(0, SLICE)]) is not None
+        await read(stored)
+        store.touch(stored, 2)
+        assert _uses(store, stored) == [2 * times, 2 * times]
+    store.touch(stored, 1_000)
+    assert _uses(store, stored) == [MOST_USES, MOST_USES]
 
 
 async def test_slices_are_read_in_small_pieces_once_verified(tmp_path):
     size = 1 << 20
-    with opened(tmp_path, 256 << 20, slice_size=size) as store:
-        put(store, response("a"), content_of("a", 2 * size))
+    with opened(tmp_path, 256 << 20, largest_slice=size) as store:
+        put(store, response("a", slice_size=size), content_of("a", 2 * size))
         await store.flush()
         lengths = []
         for _ in range(2):
@@ -401,3 +424,179 @@ async def test_slices_are_read_in_small_pieces_once_verified(tmp_path):
                 lengths.append(len(piece))
         assert lengths == [size, size] + [256 << 10] * 8
         assert len(files(tmp_path, "marks")) == 1
+
+
+# --- what is had at once --------------------------------------------------------------------------
+
+
+async def test_what_is_not_resident_is_not_ready(store, monkeypatch):
+    put(store, response("a"), content_of("a", SLICE))
+    await store.flush()
+    stored = only(store, "a")
+    assert b"".join(stored.ready([ByteRange(3, 9)])) == content_of("a", SLICE)[3:9]
+    monkeypatch.setattr("cdn.storage.segments.Segment.read_resident", lambda *of: None)
+    assert stored.ready([ByteRange(3, 9)]) is None
+    assert await read(stored) == content_of("a", SLICE)
+
+
+async def test_too_much_is_not_ready(tmp_path):
+    size = 1 << 20
+    with opened(tmp_path, 256 << 20, largest_slice=size) as store:
+        put(store, response("a", slice_size=size), content_of("a", size))
+        await store.flush()
+        stored = only(store, "a")
+        few = [ByteRange(0, 10)]
+        assert stored.ready(few) is None  # to be verified, off the loop
+        await read(stored)
+        assert stored.ready(few) == [content_of("a", 10)]
+        assert stored.ready([ByteRange(5, 5 + READY)]) == [content_of("a", size)[5 : 5 + READY]]
+        assert stored.ready([ByteRange(0, READY), ByteRange(0, 1)]) is None
+
+
+@pytest.mark.parametrize("size", [SLICE, 2 * SLICE])
+async def test_what_is_found_damaged_is_never_ready(store, tmp_path, size):
+    put(store, response("a"), content_of("a", size))
+    await store.flush()
+    (path,) = files(tmp_path, "segment")
+    flip(path, 64 + len(key_of("a")) + 100)
+    stored = only(store, "a")
+    with pytest.raises(SliceDamaged) as raised:
+        stored.ready([ByteRange(0, size)])
+    assert raised.value.number == 0
+    found = only(store, "a")
+    assert found is None if size == SLICE else slices_there(found) == [1]
+    with pytest.raises(SliceGone):
+        stored.ready([ByteRange(0, size)])
+
+
+async def test_what_has_moved_since_it_was_looked_up_is_still_ready(store):
+    content = content_of("a", SLICE)
+    put(store, response("a"), content)
+    await store.flush()
+    stored = only(store, "a")
+    stored.ready([ByteRange(0, SLICE)])
+    store.touch(stored)
+    moved = store.counters.slices_kept
+    for number in range(300):
+        put(store, response(f"flood{number}"), content_of(f"flood{number}", 100_000))
+        if number % 10 == 0:
+            await store.flush()
+    assert store.counters.slices_kept > moved
+    for shard in store._shards:
+        shard.segments.let_go()
+    assert stored.ready([ByteRange(0, SLICE)]) == [content]
+    store.touch(stored)
+
+
+async def test_a_look_up_is_the_same_until_somebody_writes(store):
+    put(store, response("a"), b"one")
+    await store.flush()
+    (first,) = store.lookup(key_of("a"))
+    assert store.lookup(key_of("a"))[0] is first
+    store.freshen(first, response("a", length=3, at=2e9))
+    await store.flush()
+    (second,) = store.lookup(key_of("a"))
+    assert second.response_time == 2e9
+    store.remove(key_of("a"))
+    assert not store.lookup(key_of("a"))
+
+
+async def test_no_more_look_ups_are_remembered_than_allowed(store, monkeypatch):
+    monkeypatch.setattr(disk_lookup, "MOST_KNOWN", 3)
+    for number in range(9):
+        put(store, response(f"o{number}"), b"x")
+    await store.flush()
+    for number in range(9):
+        assert only(store, f"o{number}")
+    assert len(store._lookups._known) == 3
+
+
+# --- what cannot be completed ---------------------------------------------------------------------
+
+
+LARGEST_WHOLE = SIZE // SHARDS // 20
+"""Half of a shard's probation."""
+
+
+@pytest.mark.parametrize("part", [None, ByteRange(5, 5 + LARGEST_WHOLE)])
+def test_what_cannot_be_completed_may_not_fill_probation(store, part):
+    etag = None if part is None else '"v1"'
+
+    def head(more):
+        asked = part and ByteRange(part.start, part.stop + more)
+        length = LARGEST_WHOLE + more if part is None else 1 << 40
+        return replace(response("a", length=length, etag=etag), present=asked)
+
+    assert store.open_writer(head(0)) is not None
+    assert store.open_writer(head(1)) is None
+    assert store.open_writer(response("a", length=1 << 40)) is not None
+    assert store.open_writer(response("a", etag=None)) is not None
+
+
+async def test_what_lost_a_slice_before_its_end_came_is_not_kept(store):
+    head = response("a", length=2 * SLICE, etag=None)
+    writer = store.open_writer(head)
+    writer.write(0, b"x" * SLICE)
+    await store.flush()
+    for number in range(200):
+        put(store, response(f"flood{number}"), content_of(f"flood{number}", 100_000))
+        if number % 10 == 0:
+            await store.flush()
+    writer.write(1, b"y" * SLICE)
+    assert not writer.commit(head)
+    await store.flush()
+    assert only(store, "a") is None
+
+
+async def test_what_loses_a_slice_while_its_head_is_written_is_not_kept(store, monkeypatch):
+    head = response("a", length=2 * SLICE, etag=None)
+    writer = store.open_writer(head)
+    writer.write(0, b"x" * SLICE)
+    await store.flush()
+    writer.write(1, b"y" * SLICE)
+    monkeypatch.setattr("cdn.storage.logs.Logs.has", lambda logs, number: False)
+    monkeypatch.setattr("cdn.storage.shard.Shard.has_whole", lambda *of: True)
+    assert writer.commit(head)
+    await store.flush()
+    assert only(store, "a") is None
+    assert store.status()["objects"] == 0
+
+
+def test_slices_larger_than_the_store_is_made_for_are_refused(store):
+    assert store.open_writer(response("a", slice_size=SLICE + 1)) is None
+    assert store.counters.refused == 1
+
+
+async def test_a_head_that_was_shown_is_not_written_again(store):
+    head = response("a", length=SLICE)
+    writer = store.open_writer(head)
+    writer.show(head)
+    writer.write(0, b"x" * SLICE)
+    await store.flush()
+    written = store.counters.written
+    assert writer.commit(head)
+    writer = store.open_writer(head)
+    assert writer.commit(only(store, "a").response)
+    await store.flush()
+    assert store.counters.written == written
+    assert only(store, "a").response == head
+
+
+async def test_a_part_that_lost_a_slice_is_what_is_left_at_its_beginning(store):
+    content = content_of("a", 3 * SLICE)
+    part = ByteRange(100, 100 + 3 * SLICE)
+    head = replace(response("a", length=1_000_000), present=part, status=206)
+    writer = store.open_writer(head)
+    for number, piece in enumerate(slices_of(content)):
+        writer.write(number, piece)
+    writer.commit(head)
+    await store.flush()
+    shard = store._shards.of(disk.key_digest(key_of("a")))
+    stored = only(store, "a")
+    for number, left in ((2, ByteRange(100, 100 + 2 * SLICE)), (0, None)):
+        place = shard.index.locate(stored.object_id, [number])[number]
+        shard.slice_damaged(disk.key_digest(key_of("a")), stored.object_id, number, place)
+        found = only(store, "a")
+        assert (found and found.response.present) == left
+        if found:
+            assert await read(found, left) == content[: 2 * SLICE]

@@ -11,10 +11,11 @@ from contextlib import contextmanager
 import pytest
 
 from cdn.semantics.ranges import ByteRange
+from cdn.semantics.slices import PresentSlices
 from cdn.storage import disk_content, segments, trouble
 from cdn.storage.directory import StoreUnusable
-from cdn.storage.disk_content import SliceDamaged, SliceGone
 from cdn.storage.inspect import stat
+from cdn.storage.store import SliceDamaged, SliceGone
 from tests.storage.disk_kit import (
     SHARDS,
     SIZE,
@@ -29,6 +30,7 @@ from tests.storage.disk_kit import (
     put,
     read,
     response,
+    slices_there,
     usage,
 )
 
@@ -59,13 +61,13 @@ async def test_a_flipped_bit_is_found_before_the_slice_is_sent(tmp_path, where):
             await reading.read()
         assert raised.value.number == 1
         stored = only(store, "a")
-        assert list(stored.slices_present) == [0, 2]
-        assert stored.response.present == ByteRange(0, SLICE)
+        assert slices_there(stored) == [0, 2]
+        assert stored.response.present == PresentSlices(0b101, SLICE)
         assert store.counters.damaged == len(told) == 1
         assert "slice 1 in " in told[0]
         assert await read(stored, ByteRange(2 * SLICE, 3 * SLICE)) == content[2 * SLICE :]
         writer = store.open_writer(stored.response)
-        writer.write_slice(1, content[SLICE : 2 * SLICE])
+        writer.write(1, content[SLICE : 2 * SLICE])
         writer.abort()
         await store.flush()
         assert await read(only(store, "a")) == content
@@ -191,7 +193,7 @@ async def test_a_reader_over_dropped_segments_finishes(tmp_path):
         await _flood(store)
         assert _dropped_and_held()
         left = only(store, "a")
-        assert left is None or list(left.slices_present) == [0]  # which was used
+        assert left is None or slices_there(left) == [0]  # which was used
         while piece := await reading.read():
             pieces.append(bytes(piece))
         assert b"".join(pieces) == content
@@ -433,7 +435,7 @@ async def test_a_process_of_the_same_node_takes_part(tmp_path):
         place = shard.index.locate(stored.object_id, [0])[0]
         segment = shard.segments.get(place.segment)
         assert segment.is_verified(place.record)
-        assert segment.uses(place.record) == 3
+        assert segment.uses(place.record) == 2
         put(store, response("c"), b"third")
     with opened(tmp_path, boot_id="another, after a clean close") as store:
         assert await read(only(store, "c")) == b"third"
@@ -485,7 +487,7 @@ def test_a_state_that_cannot_be_read_is_refused(tmp_path, state, words):
 def test_another_layout_is_refused_and_the_lock_let_go(tmp_path):
     with opened(tmp_path):
         pass
-    with pytest.raises(StoreUnusable, match="has 2 shards and slices of 4096 bytes"):
+    with pytest.raises(StoreUnusable, match="has 2 shards, not 1"):
         open_store(tmp_path, shards=1)
     with opened(tmp_path):
         pass

@@ -3,13 +3,15 @@
 import os
 import random
 import shutil
+from dataclasses import replace
 
 import pytest
 
+from cdn.hashing.digest import key_digest
 from cdn.semantics.ranges import ByteRange
-from cdn.storage import disk, segments
+from cdn.storage import segments
 from cdn.storage.directory import StoreUnusable
-from cdn.storage.disk_content import SliceUnavailable
+from cdn.storage.store import SliceUnavailable
 from tests.storage.disk_kit import (
     SLICE,
     content_of,
@@ -22,6 +24,7 @@ from tests.storage.disk_kit import (
     read,
     response,
     slices_of,
+    slices_there,
 )
 
 GZIP = (("accept-encoding", "gzip"),)
@@ -67,15 +70,15 @@ async def lost(tmp_path):
             put(store, response(f"o{number}", etag='"v2"'), content_of(f"new{number}", 5_000))
         head = response("part", length=5 * SLICE)
         writer = store.open_writer(head)
-        writer.commit_head(head)
+        writer.show(head)
         for number in (1, 2, 4):
-            writer.write_slice(number, slices_of(content_of("part", 5 * SLICE))[number])
+            writer.write(number, slices_of(content_of("part", 5 * SLICE))[number])
         await store.flush()
         for number in range(10, 15):
             store.remove(key_of(f"o{number}"))
         store.freshen(only(store, "o20"), response("o20", length=20 * 997 % 30_000, at=2e9))
         writer = store.open_writer(response("no head", length=3 * SLICE))
-        writer.write_slice(0, b"x" * SLICE)
+        writer.write(0, b"x" * SLICE)
         await _snapshot(store, tmp_path / "store", tmp_path / "lost")
     return tmp_path / "lost"
 
@@ -94,7 +97,7 @@ async def _check(store) -> int:
         )
         content = old if stored.response.validator.etag == '"v1"' else new
         try:
-            for slice_number in stored.slices_present:
+            for slice_number in slices_there(stored):
                 start = slice_number * SLICE
                 part = ByteRange(start, min(start + SLICE, len(content)))
                 assert await read(stored, part) == content[part.start : part.stop]
@@ -118,7 +121,7 @@ async def test_all_that_there_was_is_found_again(lost):
         assert only(store, "o20").response_time == 2e9
         found = {one.variant: await read(one) for one in store.lookup(key_of("variants"))}
         assert found == {GZIP: b"gz", (): b"plain"}
-        assert list(only(store, "part").slices_present) == [1, 2, 4]
+        assert slices_there(only(store, "part")) == [1, 2, 4]
         assert only(store, "no head") is None
         put(store, response("new"), b"new")
         await store.flush()
@@ -160,6 +163,28 @@ async def test_a_rebuild_that_is_killed_begins_anew(lost, monkeypatch):
     with opened(lost, boot_id="another", told=told) as store:
         assert await _check(store) == 55
     assert len(told) == 2
+
+
+@pytest.mark.parametrize("boot", ["this boot", "another"])
+async def test_parts_and_sizes_of_slices_are_found_again(tmp_path, boot):
+    part, content = ByteRange(777, 777 + 3 * SLICE), content_of("part", 3 * SLICE)
+    head = replace(response("part", length=1 << 40, etag=None), present=part)
+    with opened(tmp_path / "store") as store:
+        writer = store.open_writer(head)
+        for number, piece in enumerate(slices_of(content)):
+            writer.write(number, piece)
+        assert writer.commit(head)
+        put(store, response("small", slice_size=512), content_of("small", 9_000))
+        store.epochs.purge([(b"", "part")])
+        await _snapshot(store, tmp_path / "store", tmp_path / "killed")
+    with opened(tmp_path / "killed", boot_id=boot) as store:
+        stored = only(store, "part")
+        assert stored.response == head
+        assert await read(stored, part) == content
+        assert await read(stored, ByteRange(1_000, 9_000)) == content[223:8_223]
+        assert only(store, "small").response.slice_size == 512
+        assert await read(only(store, "small")) == content_of("small", 9_000)
+        assert store.epochs.outdated([(b"", "part")], 0)
 
 
 def _shorten(dice, path):
@@ -214,20 +239,20 @@ async def test_of_two_copies_of_a_slice_the_later_one_counts(tmp_path, monkeypat
         put(store, response("a"), content_of("a", SLICE))
         await store.flush()
         stored = only(store, "a")
-        shard = store._shard(disk.key_digest(key_of("a")))
+        shard = store._shards.of(key_digest(key_of("a")))
         location = shard.index.locate(stored.object_id, [0])[0]
-        shard.slice_damaged(disk.key_digest(key_of("a")), stored.object_id, 7, location)
+        shard.slice_damaged(key_digest(key_of("a")), stored.object_id, 7, location)
         with shard.lock, shard.index.change() as change:
             change.delete_slice(stored.object_id, 0)
         writer = store.open_writer(response("a", length=SLICE))
-        assert writer.write_slice(0, content_of("a", SLICE))
+        assert writer.write(0, content_of("a", SLICE))
         writer.abort()
         await store.flush()
         moved = shard.index.locate(stored.object_id, [0])[0]
         assert moved.offset > location.offset
         await _snapshot(store, tmp_path / "store", tmp_path / "lost")
     with opened(tmp_path / "lost", boot_id="another") as store:
-        shard = store._shard(disk.key_digest(key_of("a")))
+        shard = store._shards.of(key_digest(key_of("a")))
         assert shard.index.locate(stored.object_id, [0])[0] == moved
         assert await read(only(store, "a")) == content_of("a", SLICE)
 
