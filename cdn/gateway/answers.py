@@ -111,9 +111,7 @@ def from_slices(
         stored=arrived.reason is None,
         collapsed=not leads,
     )
-    own: tuple[FieldLine, ...] = (via(fields, node), joined_status(fields, status))
-    if not leads or "age" in arrived.response.fields:
-        own = (age_field(current_age(stored, now)), *own)  # RFC 9111 §5.1
+    own = _own_fields(node, arrived, status, now, leads)
     selected = Representation(stored.status, stored.reason, fields, stored.length)
     delivery = deliver(request, selected, own, now)
     outcome = Outcome(cache=fwd, collapsed=not leads, source=source)
@@ -144,10 +142,7 @@ def from_fill(
         collapsed=not leads,
         detail=None if arrived.reason is None else arrived.reason.word,
     )
-    own: tuple[FieldLine, ...] = (via(fields, node), joined_status(fields, status))
-    if not leads or "age" in arrived.response.fields:
-        # RFC 9111 §5.1: without it, the response would seem to come from the origin just now.
-        own = (age_field(current_age(arrived.stored, now)), *own)
+    own = _own_fields(node, arrived, status, now, leads)
     specs = parse_range_specs(request.fields.get("range") or "")
     if specs is not None and len(specs) > 1:
         # Several ranges may want what has gone by already: the whole is an answer too
@@ -182,7 +177,7 @@ def from_part(
     fields = _relayable(arrived.response.fields, policy, request).without({"content-range"})
     reason = "" if arrived.reason is None else arrived.reason.word
     status = cache_status(node, fwd=fwd, fwd_status=206, detail=reason)
-    own = (via(fields, node), joined_status(fields, status))
+    own = _own_fields(node, arrived, status, now, leads=True)
     selected = Representation(200, "OK", fields, stored.length)
     delivery = deliver(request, selected, own, now)
     outcome = Outcome(cache=fwd, source=seat.source)
@@ -217,6 +212,17 @@ def passed_on(
     length = None if head.status in (204, 304) else response.length
     outcome = Outcome(cache=fwd, source=response.source)
     return Answer(head.with_fields(fields), content, length, outcome)
+
+
+def _own_fields(
+    node: str, arrived: Arrived, status: str, now: float, leads: bool
+) -> tuple[FieldLine, ...]:
+    received = arrived.response.fields
+    own: tuple[FieldLine, ...] = (via(received, node), joined_status(received, status))
+    if not leads or "age" in received:
+        # RFC 9111 §5.1: without it, the response would seem to come from the origin just now.
+        own = (age_field(current_age(arrived.stored, now)), *own)
+    return own
 
 
 def _narrows(request: Request) -> bool:

@@ -40,6 +40,10 @@ class Asked:
         specs = None if wanted is None else parse_range_specs(wanted)
         return specs is not None and any(first is None or first > SEEK for first, _ in specs)
 
+    def unseen(self) -> Asked:
+        """The same on behalf of nobody who waits."""
+        return replace(self, exchange=replace(self.exchange, send_interim=None))
+
     def task(self, stored: StoredObject | None = None, as_is: bool = False) -> Task:
         return Task(self.exchange, self.service, self.key, stored, as_is)
 

@@ -149,6 +149,8 @@ class Fill:
     def take_seat(self) -> Seat:
         """Joins: the fill goes on at least as long as the seat is held."""
         seat = Seat(self)
+        if self.arrived is not None:
+            seat.position = self.arrived.start
         self._seats.add(seat)
         return seat
 
@@ -252,6 +254,8 @@ class Fill:
     def _begin(self, arrived: Arrived, response: UpstreamResponse) -> None:
         self.arrived = arrived
         self.content = Arriving(arrived.start)
+        for seat in self._seats:
+            seat.position = arrived.start
         self.stop = None if response.length is None else arrived.start + response.length
         self._writer = arrived.writer
         if self.disowned:

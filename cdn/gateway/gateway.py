@@ -16,7 +16,7 @@ from cdn.gateway.answers import Put, at_once, from_fill, from_part, from_slices,
 from cdn.gateway.asked import Asked, believed, without_claims
 from cdn.gateway.background import BackgroundTasks
 from cdn.gateway.counters import GatewayCounters
-from cdn.gateway.exchange import Answer, Content, ContentCutShort, Exchange
+from cdn.gateway.exchange import Answer, Content, Exchange
 from cdn.gateway.fallback import Fallback
 from cdn.gateway.fill import Arrived, Failed, Freshened, NotASlice
 from cdn.gateway.filling import Complain, Filling
@@ -25,7 +25,8 @@ from cdn.gateway.gathering import Gathered, Stored
 from cdn.gateway.lookup import Looked, Lookup
 from cdn.gateway.own_answers import own_error
 from cdn.gateway.passing import PassingOn
-from cdn.gateway.seat import Seat
+from cdn.gateway.reading_ahead import ReadingAhead
+from cdn.gateway.seat import Seat, read_for_the_store
 from cdn.gateway.services import ServiceTable
 from cdn.gateway.slicing import has_slices, wanted_slice
 from cdn.gateway.workers import OneWorker, Tag, Workers
@@ -90,6 +91,7 @@ class Gateway:
         self._store = store
         self._clock = clock
         self._background = background
+        self._ahead = ReadingAhead(self.filling, background, workers.mine)
         self._lookup = Lookup(store, self.filling.judge, clock)
         self._fallback = Fallback(name, store, clock, complain, self._with_waiting, self.counters)
         self._passing = PassingOn(
@@ -235,6 +237,8 @@ class Gateway:
         self._store.touch(looked.found)
         if isinstance(use, ServeStale) and use.revalidate:
             self._revalidate(asked, looked)
+        if use.stored.present is not None:
+            self._ahead.used(asked, use.stored)
 
     def _with_waiting(self, asked: Asked, found: StoredObject) -> Put:
         """The content of what is stored, also where its device must be waited for."""
@@ -269,9 +273,8 @@ class Gateway:
         flight = self._lookup.flight(asked, stale)
         if self.filling.is_under_way(flight):
             return
-        unseen = replace(asked, exchange=replace(asked.exchange, send_interim=None))
-        seat, _ = self.filling.join(flight, unseen.task(stale.found))
-        self._background.start(_read_for_the_store(seat), "revalidation")
+        seat, _ = self.filling.join(flight, asked.unseen().task(stale.found))
+        self._background.start(read_for_the_store(seat), "revalidation")
 
     # --- upstream -------------------------------------------------------------------------------
 
@@ -375,6 +378,7 @@ class Gateway:
         def gather(segments: Sequence[Segment]) -> Content:
             nonlocal kept
             kept = True
+            self._ahead.used(asked, head.stored)
             return self._gathered(asked, head.stored, segments, seat, head)
 
         try:
@@ -445,16 +449,3 @@ def _of_slice(task: Task, flight: FlightKey, place: int, reason: Fwd) -> tuple[T
     of = task.stored.response if task.stored is not None and reason is Fwd.PARTIAL else None
     etag = None if of is None else of.validator.etag
     return task._replace(place=place, of=of), flight._replace(place=place, etag=etag)
-
-
-async def _read_for_the_store(seat: Seat) -> None:
-    """Holds a fill open to its end for nobody but the store."""
-    try:
-        head = await seat.head()
-        if isinstance(head, Arrived):
-            while seat.for_the_store and await seat.read():
-                pass
-    except ContentCutShort:
-        pass  # what was stored stays, and the next request tries again
-    finally:
-        seat.leave()

@@ -137,3 +137,15 @@ class Seat:
         self.leave()
         if self._alone is not None:
             self._alone.abort()
+
+
+async def read_for_the_store(seat: Seat) -> None:
+    """Holds a fill open to its end for nobody but the store."""
+    try:
+        await seat.head()
+        while seat.for_the_store and await seat.read():
+            pass
+    except ContentCutShort:
+        pass  # what was stored stays, and the next request tries again
+    finally:
+        seat.leave()

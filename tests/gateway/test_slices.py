@@ -306,6 +306,20 @@ async def test_without_a_strong_validator_nothing_is_put_together(validator):
         assert asked(cdn) == [*of_slices(0), None, f"bytes={6 * MIB}-{6 * MIB + 4}"]
 
 
+async def test_what_may_not_be_stored_is_handed_down_as_it_came():
+    async with site() as cdn:
+        fields = [("Cache-Control", "private"), ETAG, ("Age", "40"), ("Via", "1.1 other")]
+        cdn.origin.on("/a", Reply(fields=fields, content=FILM, honours_ranges=True))
+        answer = await cdn.get("/a", ranged(5, 10))
+        assert (answer.status, answer.content) == (206, FILM.read(5, 10))
+        assert (answer.field("age"), answer.field("via")) == ("40", "1.1 other, 1.1 edge-a")
+        assert answer.field("cache-status").endswith("fwd-status=206; detail=private")
+        assert cdn.origin.count() == 1
+        # It is known now that nothing is to be gained: it goes up as it is.
+        await expect(cdn, MIB - 5, MIB + 5)
+        assert asked(cdn)[1:] == [ranged(MIB - 5, MIB + 5)[1]]
+
+
 async def test_a_part_that_is_not_the_one_asked_for_is_no_slice():
     async with site() as cdn:
         odd = Reply(206, [FRESH, ETAG, ("Content-Range", "bytes 5-9/5000000")], content=b"56789")
@@ -365,6 +379,38 @@ async def test_a_head_is_answered_from_what_there_is():
         head = await cdn.get("/a", method="HEAD")
         assert (head.status, head.field("content-length")) == (200, str(len(FILM)))
         assert cdn.origin.count() == 1
+
+
+# --- reading ahead --------------------------------------------------------------------------------
+
+
+async def test_who_asks_in_a_row_finds_the_next_slice_there():
+    async with site() as cdn:
+        cdn.origin.on("/a", film())
+        await expect(cdn, 0, MIB)
+        assert await kept(cdn) == [0]  # one range is no row
+        await expect(cdn, MIB, 2 * MIB)
+        assert await kept(cdn) == [0, 1, 2]
+        assert await expect(cdn, 2 * MIB, 3 * MIB) == "edge-a; hit; ttl=300"
+        assert await kept(cdn) == [0, 1, 2, 3]
+        await expect(cdn, 6 * MIB, 7 * MIB)  # a seek
+        assert await kept(cdn) == [0, 1, 2, 3, 6]
+        for start in range(7, 9):
+            await expect(cdn, start * MIB, min((start + 1) * MIB, len(FILM)))
+        assert asked(cdn) == of_slices(0, 1, 2, 3, 6, 7, 8)
+
+
+async def test_a_row_of_small_ranges_costs_no_more_than_two_slices_above():
+    async with site() as cdn:
+        cdn.origin.on("/a", film())
+        start = MIB // 2 + 1000
+        had = 0
+        for at in range(start, 6 * MIB, 300_000):
+            await expect(cdn, at, at + 300_000)
+            had += 300_000
+            await at_rest(cdn)
+            assert sum(map(_length, asked(cdn))) <= had + 2 * MIB
+        assert cdn.origin.count() == 7
 
 
 # --- how much the origin sends --------------------------------------------------------------------
