@@ -28,7 +28,8 @@ def rows_of(trace: Trace, progress: Progress) -> Iterator[Row]:
     task = progress.add_task(trace.name, total=len(CONTENDERS) * len(SHARES) + 1)
     for policy, play in CONTENDERS.items():
         for share, budget in zip(SHARES, budgets, strict=True):
-            yield Row(trace.name, share, policy, play(budget, trace))
+            if outcome := play(budget, trace):
+                yield Row(trace.name, share, policy, outcome)
             progress.advance(task)
     for share, outcome in zip(SHARES, optimum(trace, budgets), strict=True):
         yield Row(trace.name, share, OPTIMUM, outcome)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from time import perf_counter
 
-from bench.hitratio.log_store import LogStore
+from bench.hitratio.log_store import LEAST_SHARD, LogStore
 from bench.hitratio.traces import Trace
 from cdn.storage.eviction.greedy_dual import GDG, GDSF
 from cdn.storage.eviction.lru import LRU
@@ -50,19 +50,20 @@ def play_policy(policy: EvictionPolicy[int], trace: Trace) -> Outcome:
 def play_store(store: LogStore, trace: Trace) -> Outcome:
     """Slices; an object is a hit where none of its slices was missing."""
     hits = hit_bytes = 0
-    slices = trace.slices
+    contents = trace.contents
     began = perf_counter()
-    for key in trace.keys:
-        whole = True
-        for name, size in slices[key]:
-            if name in store:
-                store.read(name, size)
-                hit_bytes += size
-            else:
-                store.write(name, size)
-                whole = False
-        hits += whole
+    for key, size in zip(trace.keys, trace.sizes, strict=True):
+        found = store.request(contents[key])
+        hit_bytes += found
+        hits += found == size
     return _outcome(trace, hits, hit_bytes, store.written, perf_counter() - began)
+
+
+def play_disk(admission: Admission, budget: int, trace: Trace) -> Outcome | None:
+    """None where no store opens with so little."""
+    if budget < LEAST_SHARD:
+        return None
+    return play_store(LogStore(budget, admission), trace)
 
 
 def _outcome(trace: Trace, hits: int, hit_bytes: int, written: int, seconds: float) -> Outcome:
@@ -74,12 +75,12 @@ def _outcome(trace: Trace, hits: int, hit_bytes: int, written: int, seconds: flo
 RAM_DEFAULT = "GDG"
 DISK_DEFAULT = "two logs, all"
 
-CONTENDERS: Mapping[str, Callable[[int, Trace], Outcome]] = {
+CONTENDERS: Mapping[str, Callable[[int, Trace], Outcome | None]] = {
     "LRU": lambda budget, trace: play_policy(LRU(budget), trace),
     "GDSF": lambda budget, trace: play_policy(GDSF(budget), trace),
     "SIEVE": lambda budget, trace: play_policy(Sieve(budget), trace),
     "S3-FIFO": lambda budget, trace: play_policy(S3Fifo(budget), trace),
     RAM_DEFAULT: lambda budget, trace: play_policy(GDG(budget), trace),
-    DISK_DEFAULT: lambda budget, trace: play_store(LogStore(budget, Admission.ALL), trace),
-    "two logs, reuse": lambda budget, trace: play_store(LogStore(budget, Admission.REUSE), trace),
+    DISK_DEFAULT: lambda budget, trace: play_disk(Admission.ALL, budget, trace),
+    "two logs, reuse": lambda budget, trace: play_disk(Admission.REUSE, budget, trace),
 }

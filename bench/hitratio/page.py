@@ -37,16 +37,32 @@ ones are played; `--quick` takes seconds.
 - **GDG** (the RAM default) is GreedyDual with ghosts: priority = clock + g(uses) × size^(α − 1),
   α = 0.5, g(1) = 0.3, g(n) = n; a ghost's uses are taken up again when it comes back. Uses beyond
   63 are not counted, so that yesterday's crowd does not outlive today's: it costs nothing.
-- **Two logs** (the disk default) are S3-FIFO for segments that are written once and dropped whole,
-  played with the disk store's own rules (cdn/storage/eviction/two_logs.py) on 1 MiB slices, in
-  segments as large as sixteen shards of 64 MiB have them, or a tenth of the disk. One use on
-  probation leads to main; main's records leave ghosts too, worth twice the disk in all (0.8 points
-  on films); of a segment at most three quarters are spared, which bounds what is written and costs
-  nothing. With `reuse` probation is in RAM, a hundredth of the disk; where that is less than a
-  slice, whole slices pass by.
+- **Two logs** (the disk default) are S3-FIFO for segments that are written once and dropped whole.
+  Probation has 15 % of the disk; two uses there lead to main, one use keeps in main; what leaves
+  either leaves a ghost, worth twice the disk in all (0.8 points on films); of a segment at most
+  three quarters are spared, the most used first, which bounds what is written and costs nothing.
+  With `reuse` probation is in RAM, here a hundredth of the disk; where that is less than a slice,
+  whole slices pass by.
 - **optimum** is PFOO-L, a bound from above that no cache reaches, for each of the two ratios by
   itself (Berger, Beckmann, Harchol-Balter, SIGMETRICS 2018). Belady's rule is no bound where
   objects differ in size: GDSF beats it.
+
+### What of the disk store is simulated
+
+The rules are the store's own code (cdn/storage/eviction/two_logs.py): names, ghosts, which log a
+record enters, whose oldest segment goes, what of it is spared. Around them
+bench/hitratio/log_store.py does in lists what the store does in files: 1 MiB slices and one head
+per response, each a record with its header and key; segments of 64 MiB or a tenth of a shard; the
+disk full to the last record; use counts up to 63 per record. A test plays one trace through it and
+through a real store (tests/storage/test_eviction_two_logs.py) and finds the same slices at every
+request and the same bytes written. What is not as on a disk:
+
+- A node has 16 shards. Where each would have less than 160 MiB here, there are 8, 4, 2 or 1: with
+  one slice in a segment it would not be the replacement that is measured. Under 11.25 MiB no store
+  opens: such cells are empty (–).
+- A head has 400 bytes, the index 120 for each record.
+- An object is asked for whole, each slice counts one use, and what was missing is stored before the
+  next request. All of it is fresh for ever and has one variant.
 
 Every request counts, the first ones too; an object larger than the cache passes by. The written
 bytes and the ns (Python, the loop of the measurement included, on a shared machine) are means of

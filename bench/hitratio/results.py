@@ -78,15 +78,22 @@ def grid(rows: Sequence[Row], trace: str) -> list[list[str]]:
     head = ["object/byte hits, %", *(f"{share:.1%}" for share in shares), "written, GB", "ns"]
     table = [head]
     for policy in dict.fromkeys(row.policy for row in rows):
-        outcomes = [row.outcome for row in rows if (row.trace, row.policy) == (trace, policy)]
+        played = {
+            row.share: row.outcome for row in rows if (row.trace, row.policy) == (trace, policy)
+        }
+        outcomes = played.values()
         written = [one.written / 1e9 for one in outcomes if one.written is not None]
         ns = [one.ns for one in outcomes if one.ns is not None]
         table.append(
             [
                 policy,
-                *(f"{one.object_hits:.1f}/{one.byte_hits:.1f}" for one in outcomes),
+                *(_hits(played.get(share)) for share in shares),
                 f"{fmean(written):.3g}" if written else "",
                 f"{fmean(ns):.0f}" if ns else "",
             ]
         )
     return table
+
+
+def _hits(outcome: Outcome | None) -> str:
+    return f"{outcome.object_hits:.1f}/{outcome.byte_hits:.1f}" if outcome else "–"

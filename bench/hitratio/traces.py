@@ -16,10 +16,7 @@ from itertools import accumulate
 from pathlib import Path
 from random import Random
 
-from xxhash import xxh3_64_intdigest
-
-SLICE = 1 << 20
-"""Bytes of a slice: what the disk store keeps content in."""
+from bench.hitratio.log_store import SLICE, Content, content_of
 
 
 @dataclass(frozen=True)
@@ -43,14 +40,12 @@ class Trace:
         return sum(self.sizes)
 
     @cached_property
-    def slices(self) -> dict[int, list[tuple[int, int]]]:
-        """Name and size of every slice of every key."""
+    def contents(self) -> dict[int, Content]:
+        """What the disk store keeps of every key."""
+        sizes = dict(zip(self.keys, self.sizes, strict=True))
         return {
-            key: [
-                (xxh3_64_intdigest(b"%d/%d" % (key, start)), min(SLICE, size - start))
-                for start in range(0, size, SLICE)
-            ]
-            for key, size in zip(self.keys, self.sizes, strict=True)
+            key: content_of(b"https://content.example/%032x" % key, size)
+            for key, size in sizes.items()
         }
 
 

@@ -25,6 +25,7 @@ from cdn.storage.disk_intake import Intake
 from cdn.storage.disk_lookup import Lookups
 from cdn.storage.disk_object import DiskObject
 from cdn.storage.disk_writer import DiskWriter
+from cdn.storage.eviction.two_logs import Admission, TwoLogs
 from cdn.storage.incoming import Arrivals
 from cdn.storage.index import IndexFailed
 from cdn.storage.records import LARGEST_HEAD
@@ -38,6 +39,9 @@ SEGMENT_SIZE = 64 << 20
 
 LEAST_SEGMENTS = 10
 """In a shard: fewer, and a log is no queue."""
+
+REUSE_MEMORY = 256 << 20
+"""Bytes of RAM for what waits for its second use."""
 
 _READERS = 4
 """Threads that wait for the device."""
@@ -62,6 +66,8 @@ class DiskStore:
         owns: Owns,
         in_charge: bool,
         report: Report,
+        admission: Admission,
+        memory: int,
     ) -> None:
         self.counters = DiskCounters()
         self._directory = directory
@@ -70,8 +76,20 @@ class DiskStore:
         killed = directory.begin() if in_charge else False
         session = directory.state.starts
         self.epochs = DiskEpochs(directory.path)
+        owned = [owns(number) for number in range(len(directory.shards))]
+        # With `REUSE` it is in RAM: a tenth of what it is probation for, as it would be on disk.
+        room = min(share * sum(owned) // 10, memory) if admission is Admission.REUSE else 0
         self._shards = Shards(
-            Shard(path, share, segment_size, session, self.counters, report, owns(number))
+            Shard(
+                path,
+                share,
+                segment_size,
+                session,
+                self.counters,
+                report,
+                owned[number],
+                TwoLogs(share, admission, room or None),
+            )
             for number, path in enumerate(directory.shards)
         )
         arrivals = self._arrivals = Arrivals()
@@ -83,7 +101,14 @@ class DiskStore:
         if killed:
             self._catching_up.start()
         self._intake = Intake(
-            self._shards, arrivals, self._lookups, trouble, self.counters, readers, largest_slice
+            self._shards,
+            arrivals,
+            self._lookups,
+            trouble,
+            self.counters,
+            readers,
+            largest_slice,
+            room,
         )
 
     @classmethod
@@ -96,16 +121,19 @@ class DiskStore:
         segment_size: int | None = None,
         shards: int = SHARDS,
         owns: Owns = lambda number: True,
+        admission: Admission = Admission.ALL,
+        memory: int = REUSE_MEMORY,
         boot_id: str | None = None,
         lock_fd: int | None = None,
         report: Report,
         progress: Progress | None = None,
     ) -> DiskStore:
         """The store of `size` bytes in `directory`, which is made if need be, for responses with
-        slices of up to `largest_slice` bytes. `lock_fd` is another process's (`lock_fd` of its
-        store or StoreDirectory), inherited, where that one is in charge and this one takes part.
-        Without, this one is in charge: after the machine went down without `close` the index is
-        rebuilt first, and `progress` called. Raises StoreUnusable."""
+        slices of up to `largest_slice` bytes. With `Admission.REUSE` what came once waits in up to
+        `memory` bytes of this process's RAM until it is used again. `lock_fd` is another process's
+        (`lock_fd` of its store or StoreDirectory), inherited, where that one is in charge and this
+        one takes part. Without, this one is in charge: after the machine went down without `close`
+        the index is rebuilt first, and `progress` called. Raises StoreUnusable."""
         segment_size = segment_size_for(directory, size, largest_slice, segment_size, shards)
         owned = StoreDirectory(directory, shards, boot_id, lock_fd)
         try:
@@ -116,7 +144,17 @@ class DiskStore:
                 if lock_fd is None and not owned.index_believed:
                     _rebuild(owned, size, report, progress)
                 share, in_charge = size // shards, lock_fd is None
-                store = cls(owned, share, segment_size, largest_slice, owns, in_charge, report)
+                store = cls(
+                    owned,
+                    share,
+                    segment_size,
+                    largest_slice,
+                    owns,
+                    in_charge,
+                    report,
+                    admission,
+                    memory,
+                )
                 undo.pop_all()
                 return store
         except (OSError, IndexFailed) as error:

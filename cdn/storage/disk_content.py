@@ -45,7 +45,8 @@ class SliceSource:
     """Where the slices of one response are to be had. `incoming` has those that the index does not
     know yet; `object_id` is None where there are no others. Slices of `slice_size` bytes are
     counted from `base`. `single`: all content is one slice; it is used when the response is, so
-    reading does not count, and its place is remembered."""
+    reading does not count, and its place is remembered. `is_use`: whether reading counts at all:
+    not for those who read what is just being fetched for them."""
 
     __slots__ = (
         "_object_id",
@@ -53,6 +54,7 @@ class SliceSource:
         "base",
         "digest",
         "incoming",
+        "is_use",
         "key",
         "readers",
         "shard",
@@ -71,7 +73,9 @@ class SliceSource:
         object_id: int | None,
         incoming: Incoming | None,
         readers: Executor,
+        is_use: bool = True,
     ) -> None:
+        self.is_use = is_use
         self.shard = shard
         self.key = key
         self.digest = digest
@@ -88,6 +92,12 @@ class SliceSource:
     def object_id(self) -> int | None:
         # Its first record may have been placed since it was looked up.
         return self._object_id if self.incoming is None else self.incoming.object_id
+
+    def use_arriving(self, number: int) -> None:
+        """One of the slices on their way is used."""
+        incoming = self.incoming
+        if self.is_use and incoming is not None and incoming.waiting is not None:
+            incoming.waiting.use(incoming, number)
 
     def wanted(self, parts: Sequence[ByteRange]) -> list[Wanted]:
         """What the parts, in their order, touch of each slice."""
@@ -137,6 +147,8 @@ class SliceSource:
         if not self.single:
             for segment, location in held.values():
                 segment.add_uses(location.record)
+            for number in arriving.keys() & {one.number for one in wanted}:
+                self.use_arriving(number)
         return pieces
 
     def at_once(self, wanted: Wanted, segment: Segment, location: Location) -> memoryview | None:
@@ -205,9 +217,11 @@ class DiskContent:
         if self._next >= len(self._wanted):
             self.abort()
             return b""
-        number, _, stop = self._wanted[self._next]
+        number, start, stop = self._wanted[self._next]
         arriving = self._arriving.get(number)
         if arriving is not None:
+            if self._position == start and not self._source.single:
+                self._source.use_arriving(number)
             piece = memoryview(arriving)[self._position : stop]
         else:
             piece = await self._read(number, self._position, stop)

@@ -16,12 +16,15 @@ from cdn.storage.disk_content import SliceSource
 from cdn.storage.disk_lookup import Lookups
 from cdn.storage.disk_object import DiskObject, as_kept
 from cdn.storage.disk_writer import DiskWriter
+from cdn.storage.eviction.two_logs import Log, name_of
 from cdn.storage.heads import encode_head
 from cdn.storage.incoming import Arrivals, Incoming, Put
 from cdn.storage.index import IndexFailed
+from cdn.storage.logs import record_size
 from cdn.storage.records import LARGEST_HEAD
 from cdn.storage.shard import DiskCounters, Shard, Shards, WriteFailed
 from cdn.storage.trouble import Trouble
+from cdn.storage.waiting import Waiting
 from cdn.storage.write_behind import WriteBehind
 
 MOST_SLICES = 1 << 20
@@ -29,7 +32,8 @@ MOST_SLICES = 1 << 20
 
 
 class Intake:
-    """`largest_slice` in bytes. Called on the loop only, unless it says otherwise."""
+    """`largest_slice` in bytes, `waiting_room` too: RAM for what waits for its second use, 0 where
+    nothing waits. Called on the loop only, unless it says otherwise."""
 
     def __init__(
         self,
@@ -40,6 +44,7 @@ class Intake:
         counters: DiskCounters,
         readers: Executor,
         largest_slice: int,
+        waiting_room: int = 0,
     ) -> None:
         self._shards = shards
         self._arrivals = arrivals
@@ -51,6 +56,9 @@ class Intake:
         self._stopped = False
         self._syncing = threading.Lock()
         self._writing = WriteBehind(self._write, self._sync)
+        self._waiting = (
+            Waiting(waiting_room, arrivals, self._admit, self._forget) if waiting_room else None
+        )
 
     # --- writers --------------------------------------------------------------------------------
 
@@ -129,6 +137,7 @@ class Intake:
             object_id,
             kept=None if object_id is None else as_kept(response),
             headed=object_id is not None,
+            waiting=self._waiting,
         )
         self._arrivals.add(incoming)
         return incoming
@@ -144,11 +153,64 @@ class Intake:
         put = Put(incoming, number, content)
         incoming.slices[number] = content
         self._arrivals.queue(incoming)
-        if not self._trouble.resting and self._writing.accept(put):
+        if self._waiting is not None and self._is_new(incoming, number):
+            if self._waiting.hold(put, number):
+                return True
+        elif self._admit([put]):
             return True
         self._arrivals.written(put)
         self._counters.refused += 1
         return False
+
+    # --- probation in RAM -----------------------------------------------------------------------
+
+    def _is_new(self, incoming: Incoming, number: int) -> bool:
+        """Whether a slice is not known to have been there before."""
+        policy = self._shards.of(incoming.digest).policy
+        if not incoming.whole_only:
+            return policy.log_for(name_of(incoming.digest, number)) is Log.PROBATION
+        return (
+            not incoming.admitted
+            and policy.log_for(name_of(incoming.digest, None)) is Log.PROBATION
+        )
+
+    def _stays_in_ram(self, incoming: Incoming, head: StoredResponse) -> bool:
+        """Whether a head need not be written yet because nothing else of it is. Raises
+        IndexFailed."""
+        waiting = self._waiting
+        if waiting is None or incoming.admitted or incoming.headed:
+            return False
+        # RFC 9111 §4: the most recent response is the one to use, so what is older and on the disk
+        # must not outlive it. And where there is no content there is nothing to wait for.
+        on_disk = self._shards.of(incoming.digest).index.heads(incoming.digest)
+        if not on_disk and head.length != 0:
+            return True
+        incoming.admitted = True
+        for number in list(incoming.slices):
+            waiting.use(incoming, number)
+        return False
+
+    def _admit(self, puts: list[Put]) -> bool:
+        """Slices of one response go to the disk, all or none, and its head after them."""
+        incoming = puts[0].incoming
+        if self._stopped or self._trouble.resting or not self._writing.accept(puts[0]):
+            return False
+        for put in puts[1:]:
+            self._writing.accept(put, must=True)
+        if not incoming.admitted:
+            incoming.admitted = True
+            if self._waiting is not None and incoming.response and not incoming.headed:
+                self._write_head(incoming, incoming.response, incoming.whole_only)
+        return True
+
+    def _forget(self, put: Put) -> None:
+        """A slice was not used again in time."""
+        incoming = put.incoming
+        number = None if incoming.whole_only else put.number
+        size = record_size(incoming.key, len(put.content))
+        self._shards.of(incoming.digest).policy.forget(name_of(incoming.digest, number), size)
+
+    # --- their slices and heads -----------------------------------------------------------------
 
     def _is_there(self, incoming: Incoming, number: int) -> bool:
         if number in incoming.slices or number in incoming.placed:
@@ -165,20 +227,24 @@ class Intake:
             self._counters.refused += 1
             return False
         head = as_kept(response)
+        if len(encode_head(head)) + len(incoming.key) > LARGEST_HEAD:
+            return False
         try:
             if whole and not self._shards.of(incoming.digest).has_whole(incoming, head):
                 return False
             if head == (incoming.response or incoming.kept):
                 return self._is_kept(incoming)
+            stays = self._stays_in_ram(incoming, head)
         except IndexFailed as error:
             self._trouble.failed(str(error))
             return False
-        content = encode_head(head)
-        if len(content) + len(incoming.key) > LARGEST_HEAD:
-            return False
-        self._arrivals.queue(incoming)
         self._arrivals.show(incoming, head)
-        return self._writing.accept(Put(incoming, None, content, head, whole), must=True)
+        return stays or self._write_head(incoming, head, whole)
+
+    def _write_head(self, incoming: Incoming, head: StoredResponse, whole: bool) -> bool:
+        self._arrivals.queue(incoming)
+        put = Put(incoming, None, encode_head(head), head, whole)
+        return self._writing.accept(put, must=True)
 
     def _is_kept(self, incoming: Incoming) -> bool:
         """Whether the head that it has is in, or on its way, and has not been removed."""
@@ -199,6 +265,7 @@ class Intake:
             incoming.object_id,
             incoming,
             self._readers,
+            is_use=False,
         )
 
     def leave(self, incoming: Incoming) -> None:

@@ -69,6 +69,8 @@ class DiskObject:
         segments = source.shard.segments
         if head is not None and (segment := segments.get(head.segment)) is not None:
             segment.add_uses(head.record, uses)
+        if source.single:
+            source.use_arriving(0)
         if source.single and source.object_id is not None:
             for segment, place in source.held((0,), {}).values():
                 segment.add_uses(place.record, uses)

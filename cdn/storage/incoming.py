@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from cdn.semantics.ranges import ByteRange
 from cdn.semantics.stored_response import StoredResponse
 from cdn.semantics.vary import Variant
 from cdn.storage.index import Location
 from cdn.storage.records import Bytes
+
+if TYPE_CHECKING:
+    from cdn.storage.waiting import Waiting
 
 
 @dataclass(slots=True, eq=False)
@@ -25,9 +29,11 @@ class Incoming:
     counted from its beginning. `etag` is its strong entity tag, None where it has none; `length`
     the complete length, where known. `object_id` is None until its first record is placed.
     `response` is the head to show, None while there is none; `headed`: the index has a head, and
-    `kept` is that where a writer joined what was there. `slices` have been accepted and are
-    not in the index yet; those that are `placed` lie in a log and wait for the head, without which
-    the index takes none. `cancelled`: purged, replaced, or failed: nothing of it goes in any more.
+    `kept` is that where a writer joined what was there. `slices` have been accepted and are not in
+    the index yet; those that are `placed` lie in a log and wait for the head, without which the
+    index takes none. `waiting` has those that are not to be written before they are used again,
+    `admitted`: something of it is to be written, its head as well. `cancelled`: purged, replaced,
+    or failed: nothing of it goes in any more.
     """
 
     key: bytes
@@ -46,6 +52,13 @@ class Incoming:
     writers: int = 1
     queued: int = 0
     cancelled: bool = False
+    waiting: Waiting | None = None
+    admitted: bool = False
+
+    @property
+    def whole_only(self) -> bool:
+        """Whether what is missing of it could never be fetched (RFC 9111 §3.4)."""
+        return self.etag is None or self.part is not None
 
     @property
     def bits(self) -> int:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import lmdb
 
-from cdn.storage.segments import Log
+from cdn.storage.eviction.two_logs import Log
 
 _LOCATION = struct.Struct("<IIHI")
 _ENTRY = struct.Struct("<Qq")

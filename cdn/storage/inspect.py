@@ -22,10 +22,11 @@ from cdn.storage.directory import (
     read_state,
     shard_path,
 )
+from cdn.storage.eviction.two_logs import Log
 from cdn.storage.heads import decode_head
 from cdn.storage.index import Entry, Index, IndexFailed
 from cdn.storage.records import HEADER_SIZE, content_of, unpack
-from cdn.storage.segments import Log, Segment, Segments, segment_numbers, segment_path, walk
+from cdn.storage.segments import Segment, Segments, segment_numbers, segment_path, walk
 
 Progress = Callable[[int, int], None]
 """Called with bytes done and bytes in all."""

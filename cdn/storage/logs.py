@@ -11,9 +11,10 @@ import contextlib
 import os
 from collections.abc import Iterable
 
+from cdn.storage.eviction.two_logs import Log
 from cdn.storage.index import Change, Index, IndexFailed, Location, Next, SegmentRow
 from cdn.storage.records import HEADER_SIZE, Bytes, Kind, pack
-from cdn.storage.segments import MOST_RECORDS, Log, Segment, Segments, SegmentWriter
+from cdn.storage.segments import MOST_RECORDS, Segment, Segments, SegmentWriter
 
 TERM = 1 << 32
 """Sequences by which every writer's begin beyond its predecessor's: what that one gave out and did
@@ -30,6 +31,7 @@ class Logs:
         self._segment_size = segment_size
         self._ends: dict[Log, SegmentWriter] = {}
         self._rows: dict[int, SegmentRow] = {}
+        self._sizes = dict.fromkeys(Log, 0)
         self._next = Next(1, 1)  # with what is on the disk: see `take_over`
         self._dirty: set[Segment] = set()
         self._renamed = False
@@ -47,8 +49,8 @@ class Logs:
         return number in self._rows
 
     def size_of(self, log: Log) -> int:
-        """Bytes in its segments."""
-        return sum(row.size for row in self.rows if row.log is log)
+        """Bytes in its segments, those included that wait to be flushed."""
+        return self._sizes[log]
 
     def oldest(self, log: Log) -> SegmentRow:
         return next(row for row in self.rows if row.log is log)
@@ -70,6 +72,9 @@ class Logs:
             self._next = last._replace(sequence=last.sequence + TERM)
             change.put_next(self._next)
         self._rows = rows
+        self._sizes = dict.fromkeys(Log, 0)
+        for row in rows.values():
+            self._sizes[row.log] += row.size
         self._renamed = self._owned = True
 
     def _cut(self, row: SegmentRow) -> None:
@@ -105,6 +110,7 @@ class Logs:
         self._next = self._next._replace(sequence=self._next.sequence + 1)
         end = self._ends[log]
         offset, record = end.add(header, key, content)
+        self._sizes[log] += end.size - offset
         return Location(end.segment.number, offset, record, len(content))
 
     @property
@@ -161,6 +167,7 @@ class Logs:
     def drop(self, row: SegmentRow) -> None:
         """A segment of which the index knows nothing any more."""
         del self._rows[row.number]
+        self._sizes[row.log] -= row.size
         self._renamed = True
         self._segments.drop(row.number)
 

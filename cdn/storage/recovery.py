@@ -14,11 +14,11 @@ from pathlib import Path
 
 from cdn.semantics.stored_response import StoredResponse
 from cdn.storage.directory import shard_path
+from cdn.storage.eviction.two_logs import Log
 from cdn.storage.heads import decode_head
 from cdn.storage.index import Change, Entry, Index, Location, Next, SegmentRow, open_index
 from cdn.storage.records import HEADER_SIZE, KILLED, Kind, content_of, unpack
 from cdn.storage.segments import (
-    Log,
     Placed,
     Segment,
     Segments,

@@ -15,10 +15,10 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
-from enum import IntEnum
 from pathlib import Path
 from typing import NamedTuple
 
+from cdn.storage.eviction.two_logs import Log
 from cdn.storage.records import HEADER_SIZE, Bytes, Header, unpack
 
 MOST_RECORDS = 1 << 16
@@ -31,15 +31,9 @@ MOST_OPEN = 16
 """Segments that a shard keeps open besides those in use: two file descriptors each."""
 
 _VERIFIED = 0x80
+_USES = bytes(mark & ~_VERIFIED for mark in range(256))
 _SESSION_SIZE = 8
 _MOST_BUFFERS = 1000  # under IOV_MAX, which is 1024 on Linux
-
-
-class Log(IntEnum):
-    """The two logs of a shard: what is new, and what was worth keeping."""
-
-    PROBATION = 1
-    MAIN = 2
 
 
 class Placed(NamedTuple):
@@ -128,6 +122,13 @@ class Segment:
     def uses(self, record: int) -> int:
         """How often the record was used, as far as marks count."""
         return self._mark(record) & ~_VERIFIED
+
+    def all_uses(self, records: int) -> bytes:
+        """The same of the first `records` records at once."""
+        if self._marks < 0 and not self._open_marks(os.O_RDWR):
+            return bytes(records)
+        marks = os.pread(self._marks, records, _SESSION_SIZE)
+        return marks.translate(_USES).ljust(records, b"\0")
 
     def set_verified(self, record: int) -> None:
         """The record's checksum is right."""

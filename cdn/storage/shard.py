@@ -18,14 +18,14 @@ from cdn.hashing.digest import shard_of
 from cdn.semantics.slices import slice_count
 from cdn.semantics.stored_response import StoredResponse
 from cdn.storage.dropping import Dropping
+from cdn.storage.eviction.two_logs import Log, TwoLogs, name_of
 from cdn.storage.heads import decode_head
 from cdn.storage.incoming import Incoming, Put
 from cdn.storage.index import Change, Entry, IndexFailed, Location, Row, entry_of, open_index
 from cdn.storage.logs import Logs, record_size
 from cdn.storage.memory import MOST_VARIANTS
 from cdn.storage.records import KILLED, Kind, checksum, content_of, unpack
-from cdn.storage.segments import Log, Segment, Segments
-from cdn.storage.two_logs import PROBATION_SHARE, TwoLogs
+from cdn.storage.segments import Segment, Segments
 from cdn.storage.writer_lock import WriterLock
 
 TRIES = 3
@@ -76,6 +76,7 @@ class Shard:
         counters: DiskCounters,
         report: Callable[[str], None],
         is_owned: bool = True,
+        policy: TwoLogs | None = None,
     ) -> None:
         self.directory = directory
         self.index = open_index(directory, share)
@@ -83,11 +84,9 @@ class Shard:
         self.logs = Logs(self.index, self.segments, segment_size)
         self._writer = WriterLock(directory)
         self._is_owned = is_owned
-        self.policy = TwoLogs()
+        self.policy = policy or TwoLogs(share)
         self.counters = counters
         self.lock = threading.RLock()
-        self._share = share
-        self._segment_size = segment_size
         self._report = report
 
     # --- finding --------------------------------------------------------------------------------
@@ -268,7 +267,7 @@ class Shard:
     @property
     def largest_whole(self) -> int:
         """Bytes of content that is kept whole or not at all."""
-        return self._share * PROBATION_SHARE // (100 * _WHOLE_SHARE)
+        return self.policy.probation // _WHOLE_SHARE
 
     def has_whole(self, incoming: Incoming, response: StoredResponse) -> bool:
         """Whether all content of `response` is there: accepted, in a log, or in the index. Raises
@@ -304,9 +303,9 @@ class Shard:
     def _append(self, put: Put, pending: list[tuple[Put, Location, int]]) -> None:
         incoming, number = put.incoming, put.number or 0
         kind = Kind.HEAD if put.number is None else Kind.SLICE
-        log = self.policy.log_for(self.policy.name_of(incoming.digest, number))
+        log = self._log_for(put)
         size = record_size(incoming.key, len(put.content))
-        if not self.logs.has_room(log, size):
+        if not self.logs.has_room(log, size) or self._victim(log, size):
             self._commit(pending)
             pending.clear()
             self._roll(log, size)
@@ -325,6 +324,14 @@ class Shard:
         )
         self.counters.written += size
         pending.append((put, location, sequence))
+
+    def _log_for(self, put: Put) -> Log:
+        if self.policy.promotes_at_use:
+            return Log.MAIN  # it was on probation before it came here
+        # A head stays as long as there is content: no merit of its own, but where it is all.
+        if put.number is None and (put.response is None or put.response.length != 0):
+            return Log.PROBATION
+        return self.policy.log_for(name_of(put.incoming.digest, put.number))
 
     def _commit(self, pending: list[tuple[Put, Location, int]]) -> None:
         rows = self.logs.flush()
@@ -418,13 +425,22 @@ class Shard:
     @property
     def size(self) -> int:
         """Bytes in use, the index included."""
-        return self.index.size + sum(row.size for row in self.logs.rows)
+        return self.index.size + sum(map(self.logs.size_of, Log))
+
+    def _victim(self, log: Log, size: int) -> Log | None:
+        """Whose oldest segment must go for `size` more bytes in `log`."""
+        sizes = {each: self.logs.size_of(each) for each in Log}
+        sizes[log] += size
+        # The index takes room as well, as if it were main's.
+        main = sizes[Log.MAIN] + self.index.size
+        victim = self.policy.next_to_drop(sizes[Log.PROBATION], main)
+        if victim is None or self.logs.size_of(victim):
+            return victim
+        return next(filter(self.logs.size_of, Log), None)
 
     def _roll(self, log: Log, size: int) -> None:
-        self._seal(log)
-        while self.logs.rows and self.size + self._segment_size > self._share:
-            sizes = self.logs.size_of(Log.PROBATION), self.logs.size_of(Log.MAIN)
-            oldest = self.logs.oldest(self.policy.victim(*sizes))
+        while self.logs.rows and (victim := self._victim(log, size)):
+            oldest = self.logs.oldest(victim)
             if self.logs.is_end(oldest):
                 self._seal(oldest.log)
             Dropping(self, oldest).run()

@@ -9,6 +9,7 @@ from cdn.semantics.ranges import ByteRange
 from cdn.semantics.slices import PresentSlices
 from cdn.storage import disk, disk_intake, disk_lookup
 from cdn.storage.disk_object import READY
+from cdn.storage.eviction.two_logs import PROBATION_SHARE
 from cdn.storage.memory import MOST_VARIANTS
 from cdn.storage.segments import MOST_USES
 from cdn.storage.store import SliceDamaged, SliceGone
@@ -475,7 +476,7 @@ async def test_what_has_moved_since_it_was_looked_up_is_still_ready(store):
     await store.flush()
     stored = only(store, "a")
     stored.ready([ByteRange(0, SLICE)])
-    store.touch(stored)
+    store.touch(stored, 2)
     moved = store.counters.slices_kept
     for number in range(300):
         put(store, response(f"flood{number}"), content_of(f"flood{number}", 100_000))
@@ -514,7 +515,7 @@ async def test_no_more_look_ups_are_remembered_than_allowed(store, monkeypatch):
 # --- what cannot be completed ---------------------------------------------------------------------
 
 
-LARGEST_WHOLE = SIZE // SHARDS // 20
+LARGEST_WHOLE = SIZE // SHARDS * PROBATION_SHARE // 100 // 2
 """Half of a shard's probation."""
 
 

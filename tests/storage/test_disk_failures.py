@@ -14,6 +14,7 @@ from cdn.semantics.ranges import ByteRange
 from cdn.semantics.slices import PresentSlices
 from cdn.storage import disk_content, segments, trouble
 from cdn.storage.directory import StoreUnusable
+from cdn.storage.eviction.two_logs import Log
 from cdn.storage.inspect import stat
 from cdn.storage.store import SliceDamaged, SliceGone
 from tests.storage.disk_kit import (
@@ -231,7 +232,7 @@ async def test_what_is_used_outlives_what_is_not(tmp_path):
 
 
 async def test_where_everything_is_used_main_gives_way_too(tmp_path):
-    """Each is used once on probation; in main only the first goes on being used."""
+    """Each is used twice on probation; in main only the first goes on being used."""
     with opened(tmp_path) as store:
         for number in range(600):
             put(store, response(f"o{number}"), content_of(f"o{number}", 60_000))
@@ -243,8 +244,9 @@ async def test_where_everything_is_used_main_gives_way_too(tmp_path):
                     stored = only(store, f"o{used}")
                     if stored is not None and stored.response.present is None:
                         await read(stored)
+                        await read(stored)
         await store.flush()
-        mains = [shard.logs.size_of(segments.Log.MAIN) for shard in store._shards]
+        mains = [shard.logs.size_of(Log.MAIN) for shard in store._shards]
         assert sum(mains) > SIZE / 2
         assert await read(only(store, "o0")) == content_of("o0", 60_000)
         assert only(store, "o100") is None

@@ -218,6 +218,24 @@ async def test_a_head_that_was_killed_before_the_index_knew_is_not_found_and_for
     assert here.counters.damaged == 0
 
 
+async def test_a_head_that_was_killed_does_not_come_to_life_when_its_segment_goes(here):
+    put(here, response(A), _content(A))
+    await here.flush()
+    stored = only(here, A)
+    await read(stored)
+    here.touch(stored, 5)
+    path = files(here._directory.path, "segment")[0]
+    with path.open("r+b") as file:
+        file.seek(stored.head.offset)
+        file.write(KILLED)
+    for number in range(300):
+        put(here, response(f"flood{number}"), content_of(f"flood{number}", 100_000))
+        if number % 10 == 0:
+            await here.flush()
+    assert not path.exists()
+    assert only(here, A) is None
+
+
 async def test_a_reader_elsewhere_finds_damage_and_the_writer_mends_it(here, worker):
     peer = worker()
     assert peer.ask("put", A, A)

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
+from cdn.storage.eviction.two_logs import Log
 from cdn.storage.index import Entry, Index, IndexFailed, Location, Next, SegmentRow
-from cdn.storage.segments import Log
 
 MAP = 64 << 20
 DIGEST = b"d" * 16

@@ -5,8 +5,9 @@ import os
 import pytest
 
 from cdn.storage import segments as module
+from cdn.storage.eviction.two_logs import Log
 from cdn.storage.records import KILLED, Kind, checksum, pack
-from cdn.storage.segments import Log, Segment, Segments, SegmentWriter, segment_path, walk
+from cdn.storage.segments import Segment, Segments, SegmentWriter, segment_path, walk
 
 
 def _append(writer, number, content, key=b"key"):

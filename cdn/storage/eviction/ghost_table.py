@@ -18,18 +18,23 @@ class GhostTable:
     (rounded up to a power of two). Names are 64-bit hashes."""
 
     def __init__(self, budget: int, slots: int) -> None:
-        self._slots = array("Q", bytes(8 << (slots - 1).bit_length()))
+        self._slots = array("Q")  # grows when the first leaves: most tables of a node have no use
+        self._count = 1 << (slots - 1).bit_length()
         self._budget = max(budget, 1)
         self._left = 0
 
     def remember(self, name: int, size: int) -> None:
         """The record called `name`, of `size` bytes, leaves."""
+        if not self._slots:
+            self._slots = array("Q", bytes(8 * self._count))
         self._left += size
-        self._slots[name & (len(self._slots) - 1)] = (name >> 32) << 32 | self._tick()
+        self._slots[name & (self._count - 1)] = (name >> 32) << 32 | self._tick()
 
     def recall(self, name: int) -> bool:
         """Whether that record left not long ago. Forgets it."""
-        slot = name & (len(self._slots) - 1)
+        if not self._slots:
+            return False
+        slot = name & (self._count - 1)
         entry = self._slots[slot]
         if not entry or entry >> 32 != name >> 32:
             return False
