@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from cdn.storage.eviction.two_logs import Log, Sparing, name_of
 from cdn.storage.index import Change, Entry, Location, SegmentRow
 from cdn.storage.logs import record_size
-from cdn.storage.records import HEADER_SIZE, LIVE, Bytes, Kind
+from cdn.storage.records import HEADER_SIZE, LIVE, Kind
 from cdn.storage.segments import MOST_USES, Placed, Segment, walk
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ class Dropping:
         """Appends a record as it is to main; None where it cannot be read, or was killed by a
         process that was killed itself before the index knew."""
         header, logs = placed.header, self._shard.logs
-        data: Bytes = segment.read(placed.offset, header.size)
+        data = segment.read(placed.offset, header.size)
         if len(data) < header.size or not data.startswith(LIVE):
             return None
         if not logs.has_room(Log.MAIN, header.size):
