@@ -28,6 +28,7 @@ from cdn.control.client import AdminClient, AdminError, read_token
 from cdn.demo.run import run_demo
 from cdn.node.supervisor import run
 from cdn.storage.inspect import look
+from cdn.store_commands import app as store_commands
 
 _FLAGS = {"shields": "--shield"}
 """Those that are called otherwise than their value."""
@@ -38,6 +39,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+app.add_typer(store_commands, name="store")
 
 Config = Annotated[
     Path | None, typer.Option("-c", "--config", help="A file, e.g. configs/edge.yaml.")
@@ -130,11 +133,21 @@ def shield_command(
 def demo(
     check: Annotated[bool, typer.Option(help="Try it and exit: 0 if all went well.")] = False,
     port: Annotated[int | None, typer.Option(help="The first of five ports in a row.")] = None,
+    store: Annotated[
+        Path | None, typer.Option(help="Keep what is stored in this directory.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """A small CDN on this machine: an origin, two shields, two edges."""
     raise typer.Exit(
-        run_demo(edge.role.assemble, shield.role.assemble, check=check, port=port, as_json=as_json)
+        run_demo(
+            edge.role.assemble,
+            shield.role.assemble,
+            check=check,
+            port=port,
+            store=store,
+            as_json=as_json,
+        )
     )
 
 
@@ -235,13 +248,16 @@ def _fail(*lines: str) -> NoReturn:
 def _status_table(told: dict[str, Any]) -> Table:
     table = Table(show_header=False, title=f"{told['role']} {told['node']}", title_justify="left")
     for key, value in told.items():
+        if key == "store" and (trouble := value.pop("trouble", "")):
+            table.add_row("", trouble, style="bold red")
         table.add_row(key.replace("_", " "), _words(value))
     return table
 
 
 def _words(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{name} {_words(inner)}" for name, inner in value.items())
+        said = {name: _words(inner) for name, inner in value.items()}
+        return ", ".join(f"{name} {words}" for name, words in said.items() if words)
     if isinstance(value, list):
         return "\n".join(map(_words, value))
     return str(value)

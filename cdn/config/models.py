@@ -17,6 +17,8 @@ from cdn.config.problems import BadValue
 from cdn.config.units import format_size
 from cdn.config.values import (
     AUTO,
+    MIN_SLICE,
+    MOST_SLICE,
     AccessLog,
     AdminListen,
     Deadline,
@@ -175,9 +177,11 @@ class _NodeConfig(_Model):
 
     @property
     def largest_slice(self) -> int:
-        """Bytes of the largest that any service of the node has."""
-        services: tuple[ServiceConfig, ...] = getattr(self, "services", ())
-        return max((service.cache.slice_size for service in services), default=_POLICY.slice_size)
+        """Bytes of the largest that its disk takes, whatever services a reload may bring."""
+        size = MOST_SLICE
+        while size > MIN_SLICE and self.disk is not None and self.disk < least_disk(size):
+            size //= 2
+        return size
 
 
 def least_disk(slice_size: int) -> int:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any
 
 import aiohttp
@@ -31,13 +31,19 @@ _LEAST = frozenset({"cdn_upstream_usable"})
 _MOST = frozenset({"cdn_reloads"})
 """Counters of what every worker does each time."""
 
+_SHARED = frozenset(
+    f"cdn_store_{name}" for name in ("objects", "slices", "bytes", "capacity_bytes", "failing")
+)
+"""What every worker tells alike of a disk store, which is one for all of them."""
+
 Sample = tuple[str, tuple[tuple[str, str], ...]]
 
 
 class Sums:
-    """Metrics put together, sample by sample."""
+    """Metrics put together, sample by sample; of those in `most` the greatest counts."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: Collection[str]) -> None:
+        self._most = most
         self._families: dict[str, tuple[Metric, dict[Sample, float]]] = {}
 
     def add(self, family: Metric) -> None:
@@ -45,14 +51,21 @@ class Sums:
         samples = self._families.setdefault(family.name, (family, {}))[1]
         for sample in family.samples:
             key = sample.name, tuple(sample.labels.items())
-            samples[key] = _together(family.name, samples.get(key), sample.value)
+            samples[key] = self._together(family.name, samples.get(key), sample.value)
 
     def add_all(self, other: Sums) -> None:
         """What another sum holds."""
         for name, (family, theirs) in other._families.items():
             samples = self._families.setdefault(name, (family, {}))[1]
             for key, value in theirs.items():
-                samples[key] = _together(name, samples.get(key), value)
+                samples[key] = self._together(name, samples.get(key), value)
+
+    def _together(self, name: str, before: float | None, value: float) -> float:
+        if before is None:
+            return value
+        if name in _LEAST:
+            return min(before, value)
+        return max(before, value) if name in self._most else before + value
 
     def render(self) -> bytes:
         """Prometheus' text format."""
@@ -66,14 +79,6 @@ class Sums:
         return "".join(f"{line}\n" for line in lines).encode()
 
 
-def _together(name: str, before: float | None, value: float) -> float:
-    if before is None:
-        return value
-    if name in _LEAST:
-        return min(before, value)
-    return max(before, value) if name in _MOST else before + value
-
-
 def _escaped(text: str, quoted: bool = False) -> str:
     text = text.replace("\\", r"\\").replace("\n", r"\n")
     return text.replace('"', r"\"") if quoted else text
@@ -81,14 +86,25 @@ def _escaped(text: str, quoted: bool = False) -> str:
 
 class AllWorkers:
     """`directory` holds the workers' sockets; `name` and `role` are the node's. `reloaded` is
-    called when all workers have taken up a new configuration."""
+    called when all workers have taken up a new configuration. With a `shared_store` all of them
+    tell of the same one."""
 
-    def __init__(self, directory: str, name: str, role: str, reloaded: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        directory: str,
+        name: str,
+        role: str,
+        reloaded: Callable[[], None],
+        *,
+        shared_store: bool = False,
+    ) -> None:
         self._directory = directory
         self._base = {"node": name, "role": role}
         self._reloaded = reloaded
         self._counted: dict[str, list[Metric]] = {}
-        self._gone = Sums()
+        self._shared_store = shared_store
+        self._most = _MOST | _SHARED if shared_store else _MOST
+        self._gone = Sums(self._most)
 
     async def status(self) -> dict[str, Any]:
         """See `control.protocol.Node.status`."""
@@ -96,6 +112,8 @@ class AllWorkers:
         merged: dict[str, Any] = _merged([status for _, status in told.values()])
         if merged:
             merged["reloads"] = max((s["reloads"] for _, s in told.values()), key=_total)
+            if self._shared_store:
+                merged["store"] |= _of_one_store([status["store"] for _, status in told.values()])
         return self._base | (merged or {}) | {"workers": len(told)}
 
     async def metrics(self) -> bytes:
@@ -109,7 +127,7 @@ class AllWorkers:
                 if family.type != "gauge":
                     self._gone.add(family)
         self._counted |= living
-        sums = Sums()
+        sums = Sums(self._most)
         for families in living.values():
             for family in families:
                 sums.add(family)
@@ -165,6 +183,16 @@ async def _json(answering: Any) -> tuple[int, Any]:
 async def _text(answering: Any) -> tuple[int, str]:
     async with answering as answer:
         return answer.status, await answer.text()
+
+
+def _of_one_store(told: list[dict[str, Any]]) -> dict[str, Any]:
+    """What several workers say of the store that they share: the same, unless one is behind."""
+    alike = {
+        key: max(one[key] for one in told if key in one)
+        for key in told[0]
+        if f"cdn_store_{key}" in _SHARED
+    }
+    return alike | {"trouble": next((one["trouble"] for one in told if one["trouble"]), "")}
 
 
 def _total(counts: dict[str, int]) -> int:

@@ -36,10 +36,14 @@ from cdn.node.clock import Clock
 from cdn.node.node import Node
 from cdn.observe.access_log import LogRecord
 from cdn.observe.events import EventLog
+from cdn.storage.directory import StoreUnusable
 from cdn.wire.server import ListenFailed
 
 HOST = "127.0.0.1"
 FIRST_PORT = 8080
+DISK = "1GiB"
+"""Of each node, with --store."""
+
 STOP_LIMIT = 1.0
 """Seconds that requests in flight get at Ctrl-C."""
 
@@ -65,23 +69,30 @@ def run_demo(
     *,
     check: bool,
     port: int | None,
+    store: Path | None,
     as_json: bool,
 ) -> int:
-    """Returns the exit code: 1 where something did not happen as it should."""
-    demo = _Demo(assemble_edge, assemble_shield, port)
+    """With a `store` each node keeps what it stores in a directory below it, named as the node.
+    Returns the exit code: 1 where something did not happen as it should."""
+    demo = _Demo(assemble_edge, assemble_shield, port, store)
     try:
         return uvloop.run(demo.run(check=check, as_json=as_json))
-    except (ListenFailed, OSError) as error:
+    except (ListenFailed, StoreUnusable, OSError) as error:
         Console(stderr=True).print(f"cdn demo: {error}", style="red", highlight=False)
         return 1
 
 
 class _Demo:
     def __init__(
-        self, assemble_edge: Assemble, assemble_shield: Assemble, port: int | None
+        self,
+        assemble_edge: Assemble,
+        assemble_shield: Assemble,
+        port: int | None,
+        store: Path | None,
     ) -> None:
         self._assemble = {"edge": assemble_edge, "shield": assemble_shield}
         self._port = port
+        self._store = store
         self._clock = Clock()
         self._events = io.StringIO()
         self._follower: Follower | None = None
@@ -149,6 +160,8 @@ class _Demo:
             "memory": "256MiB",
             "services": [{"name": "demo", "hosts": ["*"], "origins": [origin]}],
         }
+        if self._store is not None:
+            raw |= {"store": str(self._store.absolute() / name), "disk": DISK}
         model = EdgeConfig if raw["role"] == "edge" else ShieldConfig
         config: NodeConfig = model.model_validate(raw, context=Context(directory, {}))
         node = Node(
@@ -160,6 +173,9 @@ class _Demo:
             on_record=self._recorder(name),
         )
         await node.start()
+        if self._store is not None:  # what the demo shows begins with a miss
+            for path in SHOWN:
+                await node.purge(f"http://{SITE}{path}")
         running.push_async_callback(node.stop, STOP_LIMIT)
         cdn.admin[name] = admin
         host, bound = node.server.addresses[0]

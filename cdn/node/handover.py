@@ -10,20 +10,20 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import socket
 from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass
 
 VARIABLE = "CDN_HANDOVER"
 
-NamedSocket = tuple[str, socket.socket]
+Named = tuple[str, int]
+"""A descriptor, and what it is."""
 
 
 @dataclass(slots=True)
 class Handover:
-    """`sockets` by name, in order; `directory` is the workers'; `ready` the pipe's end."""
+    """`descriptors` by name, in order; `directory` is the workers'; `ready` the pipe's end."""
 
-    sockets: list[NamedSocket]
+    descriptors: list[Named]
     directory: str
     ready: int
 
@@ -34,17 +34,17 @@ class Handover:
         if text is None:
             return None
         told = json.loads(text)
-        for fd in (told["ready"], *(fd for _, fd in told["sockets"])):
+        descriptors = [(name, fd) for name, fd in told["descriptors"]]
+        for fd in (told["ready"], *(fd for _, fd in descriptors)):
             os.set_inheritable(fd, False)
-        sockets = [(name, socket.socket(fileno=fd)) for name, fd in told["sockets"]]
-        return cls(sockets, told["directory"], told["ready"])
+        return cls(descriptors, told["directory"], told["ready"])
 
-    def take(self, name: str) -> socket.socket | None:
-        """The first socket of that name that nobody has taken."""
-        for place, (known, sock) in enumerate(self.sockets):
+    def take(self, name: str) -> int | None:
+        """The first descriptor of that name that nobody has taken."""
+        for place, (known, fd) in enumerate(self.descriptors):
             if known == name:
-                del self.sockets[place]
-                return sock
+                del self.descriptors[place]
+                return fd
         return None
 
     def complete(self) -> None:
@@ -56,22 +56,17 @@ class Handover:
     def forget(self) -> None:
         """Closes what nobody has taken, without a word."""
         os.close(self.ready)
-        for _, sock in self.sockets:
-            sock.close()
+        for _, fd in self.descriptors:
+            os.close(fd)
+        self.descriptors.clear()
 
 
-def hand_over(
-    sockets: Sequence[NamedSocket], directory: str, command: list[str]
-) -> tuple[int, int]:
+def hand_over(descriptors: Sequence[Named], directory: str, command: list[str]) -> tuple[int, int]:
     """Runs `command` with all this: its process id, and the pipe on which it will say that it has
     begun (its end: that it never will). Raises OSError."""
     reader, writer = os.pipe()
-    fds = [writer, *(sock.fileno() for _, sock in sockets)]
-    told = {
-        "sockets": [(name, sock.fileno()) for name, sock in sockets],
-        "directory": directory,
-        "ready": writer,
-    }
+    fds = [writer, *(fd for _, fd in descriptors)]
+    told = {"descriptors": descriptors, "directory": directory, "ready": writer}
     try:
         for fd in fds:
             os.set_inheritable(fd, True)

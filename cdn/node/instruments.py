@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from typing import cast
 
 from cdn.gateway.gateway import Gateway
 from cdn.gateway.owners import OwnerCounters
 from cdn.node.assembly import Upstreams
 from cdn.observe.metrics import Metrics, RequestCounts
+from cdn.storage.disk import DiskStore
 from cdn.storage.memory import MemoryStore
 from cdn.upstream.router import RouterCounters
 from cdn.wire.rim import Counters
@@ -20,12 +22,14 @@ from cdn.wire.rim import Counters
 
 @dataclass(frozen=True, slots=True)
 class Instrumented:
-    """The parts of a node that count; `restarts` is of this worker's place."""
+    """The parts of a node that count; `disk` is the bytes that a disk store may use, `restarts` is
+    of this worker's place."""
 
     requests: RequestCounts
     wire: Counters
     gateway: Gateway
-    store: MemoryStore
+    store: MemoryStore | DiskStore
+    disk: int
     upstreams: Upstreams
     owners: OwnerCounters
     restarts: int
@@ -35,7 +39,10 @@ def declare(metrics: Metrics, parts: Instrumented) -> None:
     """Declares all of a node's metrics but the access log's own."""
     parts.requests.declare(metrics)
     _declare_wire(metrics, parts.wire)
-    _declare_store(metrics, parts.store)
+    if isinstance(parts.store, DiskStore):
+        _declare_disk(metrics, parts.store, parts.disk)
+    else:
+        _declare_memory(metrics, parts.store)
     _declare_gateway(metrics, parts.gateway)
     _declare_upstream(metrics, parts.upstreams)
     _declare_workers(metrics, parts.owners, parts.restarts)
@@ -56,25 +63,55 @@ def _declare_wire(metrics: Metrics, wire: Counters) -> None:
     )
 
 
-def _declare_store(metrics: Metrics, store: MemoryStore) -> None:
+_OBJECTS = "Stored responses held now."
+_BYTES = "Bytes used of the store's budget, fields, overhead and fills in progress included."
+_CAPACITY = "The store's budget."
+_REFUSED = "What was refused room and only shared in flight: too large, or the disk was in trouble."
+
+
+def _declare_memory(metrics: Metrics, store: MemoryStore) -> None:
     counters = store.counters
-    metrics.gauge("cdn_store_objects", "Stored responses held now.", lambda: counters.objects)
-    metrics.gauge(
-        "cdn_store_bytes",
-        "Bytes used of the store's budget, fields, overhead and fills in progress included.",
-        lambda: counters.bytes,
-    )
-    metrics.gauge("cdn_store_capacity_bytes", "The store's budget.", lambda: store.capacity)
+    metrics.gauge("cdn_store_objects", _OBJECTS, lambda: counters.objects)
+    metrics.gauge("cdn_store_bytes", _BYTES, lambda: counters.bytes)
+    metrics.gauge("cdn_store_capacity_bytes", _CAPACITY, lambda: store.capacity)
     metrics.counter(
         "cdn_store_evictions_total",
-        "Stored responses that made room for others.",
+        "Stored responses that made room for others in RAM.",
         lambda: counters.evictions,
     )
-    metrics.counter(
-        "cdn_store_refused_total",
-        "Responses that were too large for the store and only shared in flight.",
-        lambda: counters.refused,
+    metrics.counter("cdn_store_refused_total", _REFUSED, lambda: counters.refused)
+
+
+def _declare_disk(metrics: Metrics, store: DiskStore, disk: int) -> None:
+    for name, sentence in (
+        ("objects", _OBJECTS),
+        ("slices", "Slices of content held now by a disk store."),
+        ("bytes", _BYTES),
+    ):
+        metrics.gauge(f"cdn_store_{name}", sentence, partial(_told, store, name))
+    metrics.gauge("cdn_store_capacity_bytes", _CAPACITY, lambda: disk)
+    metrics.gauge(
+        "cdn_store_failing",
+        "1 while the disk takes no writes or its index cannot be asked, else 0; status says why.",
+        lambda: store.status()["state"] != "ok",
     )
+    counters = store.counters
+    for name, field, sentence in (
+        ("refused", "refused", _REFUSED),
+        ("written_bytes", "written", "Bytes of new records that a disk store wrote."),
+        ("rewritten_bytes", "rewritten", "Bytes written again, to be kept, as their segment went."),
+        ("slices_stored", "slices_stored", "Slices of content that a disk store took in."),
+        ("slices_kept", "slices_kept", "Slices that were kept when their segment went."),
+        ("slices_evicted", "slices_evicted", "Slices that went with their segment."),
+        ("segments_dropped", "segments_dropped", "Segments that made room for others."),
+        ("damaged", "damaged", "Records that were not as they had been written; fetched anew."),
+        ("write_failures", "write_failures", "Times that the disk did not take what was written."),
+    ):
+        metrics.counter(f"cdn_store_{name}_total", sentence, partial(getattr, counters, field))
+
+
+def _told(store: DiskStore, key: str) -> float:
+    return cast(int, store.status()[key])
 
 
 def _declare_gateway(metrics: Metrics, gateway: Gateway) -> None:

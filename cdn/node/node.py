@@ -29,11 +29,12 @@ from cdn.node.clock import Clock
 from cdn.node.complaints import Complaints
 from cdn.node.instruments import Instrumented, declare
 from cdn.node.peers import Peers, Place, drain_both
+from cdn.node.stores import close_store, open_store, store_status
 from cdn.observe.access_log import AccessLog, LogRecord
 from cdn.observe.events import EventLog
 from cdn.observe.metrics import Metrics, RequestCounts
 from cdn.semantics.message import Response
-from cdn.storage.memory import MemoryStore
+from cdn.storage.disk import DiskStore
 from cdn.upstream.client import UpstreamClient
 from cdn.upstream.health import HealthTracker
 from cdn.wire.server import Http1Server
@@ -53,9 +54,10 @@ OnRecord = Callable[[LogRecord], None]
 class Node:
     """Made on the loop that runs it. `load` is what a reload reads; `events` tells the operator.
     With a `place` it is one of several workers: it keeps what it owns, and its admin listener
-    answers the admin process alone.
+    answers the admin process alone. `lock_fd` is the disk store's lock, where somebody else of the
+    node holds it.
 
-    Raises AccessLogUnusable where the access log cannot be opened.
+    Raises AccessLogUnusable and StoreUnusable where the access log or the store cannot be opened.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Node:
         events: EventLog,
         on_record: OnRecord | None = None,
         place: Place | None = None,
+        lock_fd: int | None = None,
     ) -> None:
         self.config = config
         self.events = events
@@ -75,6 +78,7 @@ class Node:
         self._load = load
         self._clock = clock
         self._on_record = on_record
+        self.closed_soundly = True
         self._reloading = asyncio.Lock()
         self._reloads = {"ok": 0, "failed": 0}
         self._started_at = clock.now()
@@ -84,7 +88,13 @@ class Node:
         self._upstreams = Upstreams(UpstreamClient(monotonic), health)
         self.background = BackgroundTasks(events.error)
         self._place = place
-        self._store = MemoryStore(config.memory if place is None else place.share(config.memory))
+        self._operator = config.operator if isinstance(config, EdgeConfig) else ""
+        self._log = (
+            AccessLog(config.access_log, node=config.name, operator=self._operator, events=events)
+            if config.access_log
+            else None
+        )
+        self._store = open_store(config, place, lock_fd, events)
         assembly = assemble(config, self._upstreams)
         self._peers = None
         if place is not None:
@@ -98,12 +108,6 @@ class Node:
             trusts=assembly.trusts,
             complain=complaints.failed,
             workers=OneWorker() if self._peers is None else self._peers.workers,
-        )
-        self._operator = config.operator if isinstance(config, EdgeConfig) else ""
-        self._log = (
-            AccessLog(config.access_log, node=config.name, operator=self._operator, events=events)
-            if config.access_log
-            else None
         )
         self.server = Http1Server(
             self.gateway if self._peers is None else self._peers.handler(self.gateway, clock.date),
@@ -129,6 +133,7 @@ class Node:
                 self.server.counters,
                 self.gateway,
                 self._store,
+                config.disk or config.memory,
                 self._upstreams,
                 OwnerCounters() if self._peers is None else self._peers.counters,
                 0 if self._place is None else self._place.restarts,
@@ -184,6 +189,12 @@ class Node:
             await self._admin.stop()
         if self._log is not None:
             await self._log.close()
+        self.closed_soundly = await close_store(self._store)
+
+    async def stop_writing(self) -> None:
+        """A successor keeps what comes from now on; what is stored is served on."""
+        if isinstance(self._store, DiskStore):
+            await self._store.stop_writing()
 
     # --- what operators ask (cdn.control.protocol.Node) -----------------------------------------
 
@@ -237,7 +248,7 @@ class Node:
 
     async def status(self) -> dict[str, Any]:
         """See `control.protocol.Node.status`."""
-        store, wire, fills = self._store, self.server.counters, self.gateway.filling.counters
+        wire, fills = self.server.counters, self.gateway.filling.counters
         return {
             "node": self.config.name,
             "role": self.config.role,
@@ -248,13 +259,7 @@ class Node:
             "listen": self.listening,
             "connections": wire.connections_open,
             "requests": wire.requests,
-            "store": {
-                "kind": "memory",
-                "objects": store.counters.objects,
-                "bytes": store.counters.bytes,
-                "capacity_bytes": store.capacity,
-                "evictions": store.counters.evictions,
-            },
+            "store": store_status(self._store, self.config),
             "fills": {
                 "begun": fills.begun,
                 "stored": fills.stored,

@@ -46,6 +46,10 @@ class Place:
         life = f"{self.generation}-{self.index}-{self.restarts}"
         return os.path.join(self.directory, life + ADMIN_SUFFIX)
 
+    def owns(self, shard: int) -> bool:
+        """Whether it writes that shard of the keys."""
+        return shard % self.workers == self.index
+
     def share(self, memory: int) -> int:
         """Its part of the node's bytes: as much as it owns of the keys."""
         return memory * shards_of(self.index, self.workers) // SHARDS

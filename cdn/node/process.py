@@ -17,26 +17,36 @@ from cdn.control.api import AdminUnusable
 from cdn.node.assembly import Assemble
 from cdn.node.clock import Clock
 from cdn.node.node import Load, Node, stderr_events
+from cdn.node.store_keeper import StoreKeeper
 from cdn.observe.access_log import AccessLogUnusable
+from cdn.storage.directory import StoreUnusable
 from cdn.wire.server import ListenFailed
 
 
-def run_node(config: NodeConfig, assemble: Assemble, load: Load) -> int:
-    """Runs a node to its end; returns the process's exit code."""
+def run_node(config: NodeConfig, assemble: Assemble, load: Load, keeper: StoreKeeper | None) -> int:
+    """Runs a node to its end; returns the process's exit code. `keeper` is the disk store's."""
+    code, sound = 1, False
     try:
-        uvloop.run(_serve(config, assemble, load))
-    except (ListenFailed, AdminUnusable, AccessLogUnusable) as error:
+        sound = uvloop.run(_serve(config, assemble, load, keeper))
+        code = 0
+    except (ListenFailed, AdminUnusable, AccessLogUnusable, StoreUnusable) as error:
         print(f"cdn {config.role}: {error}", file=sys.stderr)
-        return 1
     except KeyboardInterrupt:
-        return 130
-    return 0
+        code = 130
+    finally:
+        if keeper is not None:
+            keeper.end(clean=sound)
+    return code
 
 
-async def _serve(config: NodeConfig, assemble: Assemble, load: Load) -> None:
+async def _serve(
+    config: NodeConfig, assemble: Assemble, load: Load, keeper: StoreKeeper | None
+) -> bool:
+    """Whether the store has been closed soundly."""
     clock = Clock()
     events = stderr_events(config.name, clock)
-    node = Node(config, assemble, load, clock=clock, events=events)
+    lock_fd = None if keeper is None else keeper.lock_fd
+    node = Node(config, assemble, load, clock=clock, events=events, lock_fd=lock_fd)
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
 
@@ -63,6 +73,7 @@ async def _serve(config: NodeConfig, assemble: Assemble, load: Load) -> None:
     finally:
         await node.stop()
     events.info("stopped")
+    return node.closed_soundly
 
 
 def reload_at_sighup(node: Node) -> None:

@@ -8,7 +8,8 @@ children and successor over a socket pair or pipe each.
 
     SIGHUP   reload: the files are read here first, so a broken one changes nothing anywhere
     SIGTERM  drain (SIGINT too); a second one ends all at once
-    SIGUSR2  upgrade: the program is run anew with our sockets, and drains us when it serves
+    SIGUSR2  upgrade: the program is run anew with our sockets and the disk store's lock; when it
+             serves, our workers let go of the store's shards at once, and we drain
 
 A child leaves our frames by an exception and ends like any other process.
 """
@@ -32,11 +33,15 @@ from cdn.config.problems import ConfigError
 from cdn.control.api import AdminUnusable, bind_admin
 from cdn.node.assembly import Assemble
 from cdn.node.clock import Clock
-from cdn.node.handover import Handover, NamedSocket, hand_over
+from cdn.node.handover import Handover, Named, hand_over
+from cdn.node.limits import raise_file_limit
 from cdn.node.node import DRAIN_LIMIT, GRACE, Load, admin_listen, stderr_events
 from cdn.node.peers import Place
 from cdn.node.process import run_node
-from cdn.node.worker import GO, READY, RELOADED, run_admin, run_worker
+from cdn.node.store_keeper import StoreKeeper
+from cdn.node.worker import GO, READY, RELOADED, STOP_WRITING, run_admin, run_worker
+from cdn.observe.events import EventLog
+from cdn.storage.directory import StoreUnusable
 from cdn.wire.server import BACKLOG, ListenFailed, bind
 
 QUICK = 1.0
@@ -55,11 +60,14 @@ SIGNALS = (signal.SIGCHLD, signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.
 def run(config: NodeConfig, assemble: Assemble, load: Load) -> int:
     """Runs a node to its end, in one process or with its workers; returns the exit code."""
     handover = Handover.received(os.environ)
-    if config.workers == 1 and handover is None:
-        return run_node(config, assemble, load)
+    events = stderr_events(config.name, Clock())
+    raise_file_limit(config.store is not None, events)
     try:
-        return Supervisor(config, assemble, load, handover).run()
-    except (ListenFailed, AdminUnusable) as error:
+        if config.workers == 1 and handover is None:
+            keeper = StoreKeeper.take(config, events, lambda _: None)
+            return run_node(config, assemble, load, keeper)
+        return Supervisor(config, assemble, load, handover, events).run()
+    except (ListenFailed, AdminUnusable, StoreUnusable) as error:
         print(f"cdn {config.role}: {error}", file=sys.stderr)
         return 1
     except _Forked as child:
@@ -72,6 +80,9 @@ class _Forked(BaseException):
 
     def __init__(self, work: Callable[[], int]) -> None:
         self.work = work
+
+
+_NamedSocket = tuple[str, socket.socket]
 
 
 @dataclass(slots=True)
@@ -97,24 +108,35 @@ class _Slot:
 
 
 class Supervisor:
-    """Raises ListenFailed and AdminUnusable where it cannot bind."""
+    """Raises ListenFailed and AdminUnusable where it cannot bind, StoreUnusable where there is no
+    store to be had."""
 
     def __init__(
-        self, config: NodeConfig, assemble: Assemble, load: Load, handover: Handover | None
+        self,
+        config: NodeConfig,
+        assemble: Assemble,
+        load: Load,
+        handover: Handover | None,
+        events: EventLog,
     ) -> None:
         self._config = config
         self._assemble = assemble
         self._load = load
         self._handover = handover
-        self._events = stderr_events(config.name, Clock())
+        self._events = events
         self._listeners = [
             self._bound(f"listen {address}", lambda at=address: bind(at.host, at.port))  # type: ignore[misc]
             for address in config.listen
         ]
-        self._admin: list[NamedSocket] = []
+        self._admin: list[_NamedSocket] = []
         if config.admin is not None:
             at = admin_listen(config.admin)
             self._admin.append(self._bound(f"admin {config.admin.listen}", lambda: bind_admin(at)))
+        # It may have to be rebuilt, which takes a while: whoever comes meanwhile is refused.
+        self._keeper = StoreKeeper.take(config, events, handover.take if handover else _nothing)
+        # From here on nobody is: who comes before the workers do waits for them.
+        for _, sock in (*self._listeners, *self._admin):
+            sock.listen(BACKLOG)
         self._directory = handover.directory if handover else tempfile.mkdtemp(prefix="cdn-")
         self._slots = [
             _Slot(Place(self._directory, str(os.getpid()), index, config.workers))
@@ -125,17 +147,16 @@ class Supervisor:
         self._up = False
         self._stopping = False
         self._handed_over = False
+        self._all_ended_well = True
         self._successor: int | None = None
         self._code = 0
         self._kill_at: float | None = None
         self._selector = selectors.PollSelector()
         self._wakeup = socket.socketpair()
 
-    def _bound(self, name: str, bind_anew: Callable[[], socket.socket]) -> NamedSocket:
-        sock = (self._handover.take(name) if self._handover else None) or bind_anew()
-        # From here on nobody is refused: who comes before the workers do waits for them.
-        sock.listen(BACKLOG)
-        return name, sock
+    def _bound(self, name: str, bind_anew: Callable[[], socket.socket]) -> _NamedSocket:
+        fd = self._handover.take(name) if self._handover else None
+        return name, bind_anew() if fd is None else socket.socket(fileno=fd)
 
     def run(self) -> int:
         """Until the last child has ended; returns the exit code. Raises _Forked in a child."""
@@ -146,6 +167,8 @@ class Supervisor:
                 key.data()
             if self._kill_at is not None and time.monotonic() >= self._kill_at:
                 self._signal_all(signal.SIGKILL)
+        if self._keeper is not None:
+            self._keeper.end(clean=self._all_ended_well and not self._handed_over)
         if not self._handed_over:
             self._clear_away()
             self._events.info("stopped")
@@ -205,6 +228,8 @@ class Supervisor:
             self._handover.forget()
         for _, sock in self._listeners if slot.place is None else self._admin:
             sock.close()
+        if slot.place is None and self._keeper is not None:
+            self._keeper.let_go()
 
     def _work(self, slot: _Slot, channel: socket.socket) -> Callable[[], int]:
         config, assemble, load = self._config, self._assemble, self._load
@@ -212,7 +237,8 @@ class Supervisor:
             directory, (_, sock) = self._directory, self._admin[0]
             return lambda: run_admin(config, directory, sock, channel)
         place, sockets = slot.place, [sock for _, sock in self._listeners]
-        return lambda: run_worker(config, assemble, load, place, sockets, channel)
+        lock_fd = None if self._keeper is None else self._keeper.lock_fd
+        return lambda: run_worker(config, assemble, load, place, sockets, channel, lock_fd)
 
     def _hear(self, child: _Child) -> None:
         if child.channel.fileno() < 0:
@@ -230,7 +256,7 @@ class Supervisor:
             if child.config is not self._config:
                 os.kill(child.pid, signal.SIGHUP)
             if self._up:
-                self._let_go(child)
+                self._tell(child, GO)
             elif all(slot.child and slot.child.ready for slot in self._slots):
                 self._begin()
 
@@ -239,15 +265,15 @@ class Supervisor:
             self._selector.unregister(child.channel)
             child.channel.close()
 
-    def _let_go(self, child: _Child) -> None:
+    def _tell(self, child: _Child, word: bytes) -> None:
         with contextlib.suppress(OSError):  # dead: SIGCHLD will say so
-            child.channel.send(GO)
+            child.channel.send(word)
 
     def _begin(self) -> None:
         self._up = True
         for slot in self._slots:
             if slot.child is not None:
-                self._let_go(slot.child)
+                self._tell(slot.child, GO)
         names = [sock.getsockname() for _, sock in self._listeners]
         shown = (f"[{n[0]}]:{n[1]}" if ":" in n[0] else f"{n[0]}:{n[1]}" for n in names)
         self._events.info(f"listening on {', '.join(shown)}")
@@ -279,6 +305,7 @@ class Supervisor:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(path)
         if self._stopping:
+            self._all_ended_well &= code == 0
             self._end_admin_last()
             return
         if not self._up:
@@ -292,6 +319,8 @@ class Supervisor:
         slot.due = now + min(pause, LONGEST_PAUSE)
         if slot.place is not None:
             slot.place = replace(slot.place, restarts=slot.place.restarts + 1)
+            if self._keeper is not None:
+                self._keeper.worker_died()
         self._events.warning(f"{slot} ({child.pid}) {_how(code)}: another is started")
 
     # --- signals --------------------------------------------------------------------------------
@@ -337,14 +366,18 @@ class Supervisor:
             return
         command = [sys.executable, "-m", "cdn", *sys.argv[1:]]
         try:
-            self._successor, pipe = hand_over(
-                [*self._listeners, *self._admin], self._directory, command
-            )
+            self._successor, pipe = hand_over(self._to_hand_over(), self._directory, command)
         except OSError as error:
             self._events.error(f"upgrade: {command[0]}: {error.strerror}: this program goes on")
             return
         self._events.info(f"upgrade: process {self._successor} is starting")
         self._selector.register(pipe, selectors.EVENT_READ, lambda: self._successor_tells(pipe))
+
+    def _to_hand_over(self) -> list[Named]:
+        named = [(name, sock.fileno()) for name, sock in (*self._listeners, *self._admin)]
+        if self._keeper is not None:
+            named.append((self._keeper.name, self._keeper.lock_fd))
+        return named
 
     def _successor_tells(self, pipe: int) -> None:
         began = os.read(pipe, 1)
@@ -353,6 +386,9 @@ class Supervisor:
         if began and not self._stopping:
             self._events.info(f"upgrade: process {self._successor} has taken over; draining")
             self._handed_over = True
+            for slot in self._slots:
+                if slot.child is not None:
+                    self._tell(slot.child, STOP_WRITING)
             self._stop()
 
     def _stop_or_die(self, number: int) -> None:
@@ -397,6 +433,10 @@ class Supervisor:
 
 def _noted(*_: object) -> None:
     """The wake-up descriptor has the signal's number; this only keeps Python from acting."""
+
+
+def _nothing(_: str) -> None:
+    """What is handed over to a first program."""
 
 
 def _how(code: int) -> str:

@@ -13,7 +13,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import uvloop
@@ -27,10 +27,15 @@ from cdn.node.node import Load, Node, stderr_events
 from cdn.node.peers import Place
 from cdn.node.process import reload_at_sighup
 from cdn.observe.access_log import AccessLogUnusable
+from cdn.storage.directory import StoreUnusable
 
 READY = b"1"
 RELOADED = b"2"
 GO = b"3"
+STOP_WRITING = b"4"
+
+UNSOUND = 3
+"""The exit code of a worker whose part of the disk store may not be durable."""
 
 
 def run_worker(
@@ -40,15 +45,23 @@ def run_worker(
     place: Place,
     sockets: Sequence[socket.socket],
     channel: socket.socket,
+    lock_fd: int | None,
 ) -> int:
-    """Runs a worker to its end; returns the process's exit code. `sockets` are the viewers'."""
+    """Runs a worker to its end; returns the process's exit code. `sockets` are the viewers',
+    `lock_fd` the disk store's."""
 
-    async def serve() -> None:
+    async def serve() -> int:
         clock = Clock()
         events = stderr_events(f"{config.name}/{place.index}", clock)
-        node = Node(config, assemble, load, clock=clock, events=events, place=place)
+        node = Node(
+            config, assemble, load, clock=clock, events=events, place=place, lock_fd=lock_fd
+        )
         stopping = asyncio.Event()
-        heard = _Ears(channel, stopping)
+        heard = _Ears(
+            channel,
+            stopping,
+            lambda: node.background.start(node.stop_writing(), "letting go of the store"),
+        )
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, heard.stop)
         reload_at_sighup(node)
         try:
@@ -64,6 +77,7 @@ def run_worker(
             events.error("the supervisor is gone: this worker has ended, too")
             with contextlib.suppress(OSError):  # others are still there: the last one does it
                 os.rmdir(place.directory)
+        return 0 if node.closed_soundly else UNSOUND
 
     return _run(config, serve())
 
@@ -74,30 +88,36 @@ def run_admin(
     """Runs the admin listener on `sock`, for the workers in `directory`, until the supervisor wants
     it gone; at SIGTERM it says that the node is draining."""
 
-    async def serve() -> None:
+    async def serve() -> int:
         assert config.admin is not None
         events = stderr_events(config.name, Clock())
         server = AdminServer(token=config.admin.token, events=events)
-        workers = AllWorkers(directory, config.name, config.role, lambda: _tell(channel, RELOADED))
+        workers = AllWorkers(
+            directory,
+            config.name,
+            config.role,
+            lambda: _tell(channel, RELOADED),
+            shared_store=config.store is not None,
+        )
         ended = asyncio.Event()
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, setattr, server, "draining", True)
-        _Ears(channel, ended)
+        _Ears(channel, ended, lambda: None)
         await server.start_on(workers, sock)
         _tell(channel, READY)
         await ended.wait()
         await server.stop()
+        return 0
 
     return _run(config, serve())
 
 
-def _run(config: NodeConfig, work: Coroutine[Any, Any, None]) -> int:
+def _run(config: NodeConfig, work: Coroutine[Any, Any, int]) -> int:
     try:
-        uvloop.run(work)
-    except (AdminUnusable, AccessLogUnusable) as error:
+        return uvloop.run(work)
+    except (AdminUnusable, AccessLogUnusable, StoreUnusable) as error:
         print(f"cdn {config.role}: {error}", file=sys.stderr)
         return 1
-    return 0
 
 
 def _tell(channel: socket.socket, word: bytes) -> None:
@@ -106,13 +126,17 @@ def _tell(channel: socket.socket, word: bytes) -> None:
 
 
 class _Ears:
-    """What the supervisor says: `go`, and its `end`, which sets `stopping` and lets nobody wait."""
+    """What the supervisor says: `go`, that a successor writes from now on, and its `end`, which
+    sets `stopping` and lets nobody wait."""
 
-    def __init__(self, channel: socket.socket, stopping: asyncio.Event) -> None:
+    def __init__(
+        self, channel: socket.socket, stopping: asyncio.Event, stop_writing: Callable[[], object]
+    ) -> None:
         self.go = asyncio.Event()
         self.end = False
         self._channel = channel
         self._stopping = stopping
+        self._stop_writing = stop_writing
         asyncio.get_running_loop().add_reader(channel, self._hear)
 
     def stop(self) -> None:
@@ -121,8 +145,13 @@ class _Ears:
         self.go.set()
 
     def _hear(self) -> None:
-        self.go.set()
-        if self._channel.recv(64) == b"":
+        words = self._channel.recv(64)
+        if GO in words:
+            self.go.set()
+        if STOP_WRITING in words:
+            self._stop_writing()
+        if not words:
+            self.go.set()
             self.end = True
             asyncio.get_running_loop().remove_reader(self._channel)
             self._stopping.set()

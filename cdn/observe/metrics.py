@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from functools import partial
 from itertools import accumulate
@@ -224,11 +224,11 @@ class Metrics(Collector):
         return (*self._constant.values(), *values)
 
 
-def markdown(metrics: Metrics) -> str:
-    """docs/METRICS.md: the declarations of `metrics` as a table."""
+def markdown(declarations: Iterable[Declaration]) -> str:
+    """docs/METRICS.md: each declaration as a row of a table."""
     rows = "\n".join(
         f"| `{d.name}` | {d.kind} | {', '.join(d.labels) or '–'} | {d.help} |"
-        for d in metrics.declarations()
+        for d in sorted(set(declarations), key=lambda d: d.name)
     )
     return (
         "# Metrics\n\n"

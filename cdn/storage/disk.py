@@ -222,7 +222,8 @@ class DiskStore:
             removed = self._shards.of(digest).remove(key, digest)
         except (IndexFailed, OSError) as error:
             self._trouble.failed(str(error))
-        shown = [i for i in arriving if i.response and i.object_id not in removed]
+        # What the index had is counted by the process that took it out, once.
+        shown = [i for i in arriving if i.response and not i.headed]
         return len(removed) + len(shown)
 
     # --- its life -------------------------------------------------------------------------------
@@ -239,7 +240,7 @@ class DiskStore:
             "why": self._trouble.why or "",
             "objects": objects,
             "slices": slices,
-            "bytes": sum(shard.size for shard in self._shards),
+            "bytes": sum(shard.size_by_index for shard in self._shards),
         }
 
     async def flush(self) -> None:

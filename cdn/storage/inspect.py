@@ -1,6 +1,6 @@
 """Looking into a store from outside, whether a node has it open or not.
 
-Strategy: nothing is locked and nothing is written. `verify` needs no index, only segments; `stat`
+Strategy: nothing is locked and no record is written. `verify` needs no index, only segments; `stat`
 and `ls` ask the index, and refuse where it cannot be believed. Printing is the caller's.
 """
 
@@ -136,6 +136,14 @@ def verify(directory: Path, progress: Progress = lambda done, total: None) -> Re
             _verify(Segment(shard, number, 0), segment_path(shard, number), report)
         progress(min(report.bytes, total), total)
     return report
+
+
+def clear_dead_readers(directory: Path) -> None:
+    """Frees what processes that died while they read hold in the indexes, whose pages could not be
+    used again. For a store that a node has open. Raises StoreUnusable."""
+    for number in range(_state(directory).shards):
+        with _index(shard_path(directory, number)) as index:
+            index.reader_check()
 
 
 def _verify(segment: Segment, path: Path, report: Report) -> None:

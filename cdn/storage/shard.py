@@ -438,6 +438,11 @@ class Shard:
             return victim
         return next(filter(self.logs.size_of, Log), None)
 
+    @property
+    def size_by_index(self) -> int:
+        """The same as any process of the node sees it, as of the last commit."""
+        return self.index.size + sum(row.size for row in self.index.segments())
+
     def _roll(self, log: Log, size: int) -> None:
         while self.logs.rows and (victim := self._victim(log, size)):
             oldest = self.logs.oldest(victim)

@@ -6,8 +6,11 @@ that works afterwards is. Between two tries nothing is written, so a full disk c
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable
+
+_ERRNO = re.compile(r"^\[Errno \d+\] ")
 
 RETRY_AFTER = 5.0
 """Seconds for which a disk that took no more is left alone."""
@@ -25,11 +28,11 @@ class Trouble:
 
     def failed(self, why: str) -> None:
         """The disk, or the index, said `why` it could not."""
-        told, self.why = self.why is not None, why
+        told, self.why = self.why is not None, _ERRNO.sub("", why)
         if not told:
             self._report(
-                f"{self._where} takes no more: {why}; the node goes on without storing, and tries "
-                f"again every {RETRY_AFTER:g} s; give the disk room, or replace it"
+                f"{self._where} takes no more: {self.why}; the node goes on without storing, and "
+                f"tries again every {RETRY_AFTER:g} s; give the disk room, or replace it"
             )
         if not self.resting:
             self.resting = True

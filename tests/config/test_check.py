@@ -7,12 +7,19 @@ import pytest
 from pydantic import BaseModel
 
 from cdn.config.check import check
-from cdn.config.models import CacheConfig, EdgeConfig, ServiceConfig, ShieldConfig, least_disk
+from cdn.config.models import (
+    SEGMENT_MARGIN,
+    CacheConfig,
+    EdgeConfig,
+    ServiceConfig,
+    ShieldConfig,
+    least_disk,
+)
 from cdn.config.units import parse_duration, parse_size
 from cdn.config.validation import model_in
 from cdn.config.values import MIN_SLICE, MOST_SLICE
 from cdn.storage.directory import StoreUnusable
-from cdn.storage.disk import DiskStore
+from cdn.storage.disk import segment_size_for
 from cdn.storage.inspect import look
 from tests.config.config_trees import EDGE, FILMS, SHIELD
 
@@ -69,12 +76,9 @@ def test_two_nodes_of_one_store_and_a_directory_that_is_none(write, tmp_path):
 
 def test_what_a_disk_must_have_is_what_a_store_asks_for(tmp_path):
     for size in (MIN_SLICE, MOST_SLICE):
-        store = DiskStore.open(
-            tmp_path / str(size), least_disk(size), largest_slice=size, report=print
-        )
-        store.close()
+        assert segment_size_for(tmp_path, least_disk(size), size) == size + SEGMENT_MARGIN
         with pytest.raises(StoreUnusable):
-            DiskStore.open(tmp_path / "x", least_disk(size) - 160, largest_slice=size, report=print)
+            segment_size_for(tmp_path, least_disk(size) - 1, size)
 
 
 def test_what_is_neither_node_nor_service(write):

@@ -242,6 +242,8 @@ def test_a_store_is_beside_its_file_and_worked_on_by_every_cpu(write, tmp_path):
     assert (config.store, config.disk) == (tmp_path / "kept", 180 * 2**20)
     assert config.admission == "reuse"
     assert config.workers == len(os.sched_getaffinity(0))
+    assert config.largest_slice == 2**20
+    assert load(write(edge=EDGE + "store: /s\ndisk: 1TiB\n"), {}).largest_slice == 2**24
     assert load(write(edge=EDGE), {}).workers == 1
     for many in (1, 5):
         more = f"store: /s\ndisk: 1TiB\nworkers: {many}\n"

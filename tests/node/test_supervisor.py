@@ -31,30 +31,36 @@ def test_every_key_has_one_owner_and_the_owner_the_memory_for_it(workers):
         assert owned[index] / len(KEYS) == pytest.approx(shares[index] / (1 << 30), abs=0.02)
 
 
-def test_sockets_go_from_one_program_to_the_next(tmp_path):
+def test_sockets_and_a_lock_go_from_one_program_to_the_next(tmp_path):
     told = tmp_path / "told"
     program = (
-        "import os, sys; from cdn.node.handover import *\n"
+        "import os, socket, sys; from cdn.node.handover import *\n"
         "handover = Handover.received(os.environ)\n"
         f"assert {VARIABLE!r} not in os.environ\n"
-        "first, second = handover.take('listen a'), handover.take('listen a')\n"
+        "first, second = (socket.socket(fileno=handover.take('listen a')) for _ in 'ab')\n"
         "assert handover.take('listen a') is None\n"
         "open(sys.argv[1], 'w').write(f'{first.getsockname()[1]} {second.getsockname()[1]}')\n"
-        "assert handover.directory == '/x' and len(handover.sockets) == 1\n"
+        "assert os.fstat(handover.take('store /s')).st_ino == int(sys.argv[2])\n"
+        "assert handover.directory == '/x' and len(handover.descriptors) == 1\n"
         "handover.complete()\n"
     )
     with (
         socket.create_server(("127.0.0.1", 0)) as first,
         socket.create_server(("127.0.0.1", 0)) as second,
         socket.create_server(("127.0.0.1", 0)) as unwanted,
+        (tmp_path / "lock").open("w") as lock,
     ):
-        sockets = [("listen a", first), ("listen a", second), ("listen b", unwanted)]
-        pid, pipe = hand_over(sockets, "/x", [sys.executable, "-c", program, str(told)])
+        names = ("listen a", "listen a", "listen b", "store /s")
+        fds = [one.fileno() for one in (first, second, unwanted, lock)]
+        words = [str(told), str(os.fstat(lock.fileno()).st_ino)]
+        pid, pipe = hand_over(
+            list(zip(names, fds, strict=True)), "/x", [sys.executable, "-c", program, *words]
+        )
         with open(pipe, "rb") as ready:
             assert ready.read() == b"1"
         assert os.waitpid(pid, 0)[1] == 0
         assert told.read_text() == f"{first.getsockname()[1]} {second.getsockname()[1]}"
-        assert not any(os.get_inheritable(sock.fileno()) for _, sock in sockets)
+        assert not any(map(os.get_inheritable, fds))
 
 
 def test_a_program_that_ends_before_it_began_is_the_pipes_end():
@@ -76,9 +82,10 @@ class FakeWorker:
         self.requests, self.usable = requests, usable
         self.report = ReloadReport(True, ["name: has changed, which needs a restart"])
         self.refusal: str | None = None
+        self.store: dict[str, object] = {}
 
     async def status(self):
-        return {
+        return ({"store": self.store} if self.store else {}) | {
             "node": "edge-a",
             "uptime_seconds": 1.5,
             "requests": self.requests,
@@ -94,8 +101,18 @@ class FakeWorker:
             "# HELP cdn_open O.\n# TYPE cdn_open gauge\n"
             f"cdn_open{{}} {self.requests}.0\n"
             "# HELP cdn_upstream_usable U.\n# TYPE cdn_upstream_usable gauge\n"
-            f'cdn_upstream_usable{{peer="o"}} {self.usable}.0\n'
+            f'cdn_upstream_usable{{peer="o"}} {self.usable}.0\n' + self._stored()
         ).encode()
+
+    def _stored(self):
+        if not self.store:
+            return ""
+        return (
+            "# HELP cdn_store_objects O.\n# TYPE cdn_store_objects gauge\n"
+            f"cdn_store_objects{{}} {self.store['objects']}.0\n"
+            "# HELP cdn_store_refused_total R.\n# TYPE cdn_store_refused_total counter\n"
+            f"cdn_store_refused_total{{}} {self.store['refused']}.0\n"
+        )
 
     async def purge(self, url):
         if self.refusal is not None:
@@ -152,6 +169,21 @@ async def test_status_and_metrics_add_up():
         assert "cdn_open{} 7.0" in lines
         assert 'cdn_upstream_usable{peer="o"} 0.0' in lines
         assert "# TYPE cdn_r_total counter" in lines
+
+
+async def test_of_a_store_that_all_share_nothing_is_added_up_but_what_each_has_done():
+    async with Node() as node:
+        node.all = AllWorkers(node.directory.name, "edge-a", "edge", node.count, shared_store=True)
+        behind = {"kind": "disk", "trouble": "", "objects": 40, "bytes": 900, "refused": 1}
+        failing = {"kind": "disk", "trouble": "no room", "objects": 41, "bytes": 800, "refused": 2}
+        node.workers[0].store, node.workers[1].store = behind, failing
+        assert (await node.all.status())["store"] == {
+            "kind": "disk", "trouble": "no room", "objects": 41, "bytes": 900, "refused": 3,
+        }  # fmt: skip
+        lines = await node.lines()
+        assert "cdn_store_objects{} 41.0" in lines
+        assert "cdn_store_refused_total{} 3.0" in lines
+        assert "cdn_open{} 7.0" in lines
 
 
 async def test_what_a_dead_worker_had_counted_stays_counted():

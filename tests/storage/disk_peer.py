@@ -84,6 +84,9 @@ class _Doing:
     async def remove(self, name):
         return self._store.remove(key_of(name))
 
+    async def status(self):
+        return self._store.status()
+
     async def stop(self):
         await self._store.stop_writing()
 

@@ -101,6 +101,15 @@ async def test_each_writes_its_shards_and_reads_all(worker):
         assert peer.ask("get", B) == [name_of(_content(B))]
 
 
+async def test_each_tells_of_all_that_the_store_holds(here, worker):
+    peer = worker()
+    assert peer.ask("put", A, A)
+    assert peer.ask("put", B, B)
+    assert (here.status()["objects"], here.status()["slices"]) == (2, 6)
+    assert here.status()["bytes"] > 6 * SLICE
+    assert here.status() == peer.ask("status")
+
+
 async def test_a_shard_is_not_written_while_another_process_holds_it(here, worker):
     assert put(here, response(A), _content(A))
     peer = worker()
@@ -188,6 +197,17 @@ async def test_what_one_process_removes_is_gone_for_all(here, worker):
     assert peer.ask("get", A) == []
     assert peer.ask("put", A, "again") is True
     assert await read(only(here, A)) == _content("again")
+
+
+async def test_a_purge_that_all_processes_execute_counts_what_was_there_once(here, worker):
+    peer = worker()
+    for first, second in ((here.remove, peer_remove(peer)), (peer_remove(peer), here.remove)):
+        assert peer.ask("begin", A)
+        assert [first(key_of(A)), second(key_of(A))] == [1, 0]
+
+
+def peer_remove(peer):
+    return lambda key: peer.ask("remove", A)
 
 
 async def test_what_was_removed_elsewhere_does_not_come_back_with_its_writer(here, worker):

@@ -28,7 +28,7 @@ def _outside(expression: str):
     """What a process that is no part of the node gets."""
     code = (
         "import pickle, sys, pathlib\n"
-        "from cdn.storage.inspect import ls, stat\n"
+        "from cdn.storage.inspect import clear_dead_readers, ls, stat\n"
         f"sys.stdout.buffer.write(pickle.dumps({expression}))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
@@ -130,3 +130,20 @@ def test_what_is_no_store_is_said_so(tmp_path, ask):
     if ask is not verify:
         with pytest.raises(StoreUnusable, match="cannot be read"):
             ask(tmp_path / "store")
+
+
+def test_readers_that_died_are_cleared_from_beside_the_node(store, tmp_path):
+    index = tmp_path / "00" / "index"
+    opening = (
+        "import lmdb, os, sys\n"
+        "env = lmdb.open(sys.argv[1], subdir=False, readonly=True, max_readers=512)\n"
+    )
+
+    def run(more: str) -> str:
+        command = [sys.executable, "-c", opening + more, str(index)]
+        return subprocess.run(command, capture_output=True, check=True, text=True).stdout
+
+    pid = run("txn = env.begin(); print(os.getpid(), flush=True); os._exit(0)").strip()
+    assert pid in run("print(env.readers())").split()
+    _outside(f"clear_dead_readers(pathlib.{tmp_path!r})")
+    assert pid not in run("print(env.readers())").split()

@@ -1,0 +1,71 @@
+"""What a node keeps responses in: RAM of its own, or the disk store that all its workers share.
+
+Strategy: opened and told of in one place, so that the node itself asks only what both kinds can do.
+Whoever holds the directory for the node is `store_keeper.py`; a store opened here takes part in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from cdn.config.models import NodeConfig
+from cdn.node.peers import Place
+from cdn.observe.events import EventLog
+from cdn.storage.disk import DiskStore
+from cdn.storage.memory import MemoryStore
+from cdn.storage.trouble import RETRY_AFTER
+
+NodeStore = MemoryStore | DiskStore
+
+
+def open_store(
+    config: NodeConfig, place: Place | None, lock_fd: int | None, events: EventLog
+) -> NodeStore:
+    """`lock_fd` holds the directory's lock where another part of the node does. Raises
+    StoreUnusable."""
+    if config.store is None or config.disk is None:
+        return MemoryStore(config.memory if place is None else place.share(config.memory))
+    return DiskStore.open(
+        config.store,
+        config.disk,
+        largest_slice=config.largest_slice,
+        owns=(lambda _: True) if place is None else place.owns,
+        lock_fd=lock_fd,
+        report=events.warning,
+    )
+
+
+def store_status(store: NodeStore, config: NodeConfig) -> dict[str, Any]:
+    """For `GET /v1/status`; `kind` says which it is, `trouble` is a sentence or empty."""
+    if isinstance(store, MemoryStore):
+        return {
+            "kind": "memory",
+            "objects": store.counters.objects,
+            "bytes": store.counters.bytes,
+            "capacity_bytes": store.capacity,
+            "evictions": store.counters.evictions,
+        }
+    told = store.status()
+    counters = store.counters
+    return {
+        "kind": "disk",
+        "directory": str(config.store),
+        "trouble": _trouble(str(told["why"])) if told["state"] == "failing" else "",
+        "objects": told["objects"],
+        "slices": told["slices"],
+        "bytes": told["bytes"],
+        "capacity_bytes": config.disk,
+        "refused": counters.refused,
+        "damaged": counters.damaged,
+        "write_failures": counters.write_failures,
+    }
+
+
+async def close_store(store: NodeStore) -> bool:
+    """What it has accepted is on disk afterwards. False: something of it may not be durable."""
+    return not isinstance(store, DiskStore) or await asyncio.to_thread(store.close)
+
+
+def _trouble(why: str) -> str:
+    return f"the disk takes no writes: {why}; serving goes on; tried again every {RETRY_AFTER:g} s"
