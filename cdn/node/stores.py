@@ -13,6 +13,7 @@ from cdn.config.models import NodeConfig
 from cdn.node.peers import Place
 from cdn.observe.events import EventLog
 from cdn.storage.disk import DiskStore
+from cdn.storage.eviction.two_logs import Admission
 from cdn.storage.memory import MemoryStore
 from cdn.storage.trouble import RETRY_AFTER
 
@@ -22,8 +23,8 @@ NodeStore = MemoryStore | DiskStore
 def open_store(
     config: NodeConfig, place: Place | None, lock_fd: int | None, events: EventLog
 ) -> NodeStore:
-    """`lock_fd` holds the directory's lock where another part of the node does. Raises
-    StoreUnusable."""
+    """`lock_fd` holds the directory's lock where another part of the node does. What waits in RAM
+    for its second use (admission: reuse) has a quarter of the node's. Raises StoreUnusable."""
     if config.store is None or config.disk is None:
         return MemoryStore(config.memory if place is None else place.share(config.memory))
     return DiskStore.open(
@@ -32,6 +33,8 @@ def open_store(
         largest_slice=config.largest_slice,
         owns=(lambda _: True) if place is None else place.owns,
         lock_fd=lock_fd,
+        admission=Admission(config.admission),
+        memory=(config.memory if place is None else place.share(config.memory)) // 4,
         report=events.warning,
     )
 

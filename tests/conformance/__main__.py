@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import json
 import sys
+import tempfile
 from collections.abc import AsyncIterator
 
 from rich.console import Console
@@ -22,13 +23,23 @@ LOCAL = "127.0.0.1:0"
 
 
 @contextlib.asynccontextmanager
-async def our_cache(upstream: str, shield: bool, flags: list[str]) -> AsyncIterator[str]:
-    """An edge before `upstream`, or an edge before a shield before it."""
+async def our_cache(
+    upstream: str, shield: bool, flags: list[str], disk: str | None
+) -> AsyncIterator[str]:
+    """An edge before `upstream`, or an edge before a shield before it; `disk` is the size of a
+    store that each of them gets for itself."""
     async with contextlib.AsyncExitStack() as nodes:
-        edge = ["edge", "--listen", LOCAL, "--name", "edge-a", *flags]
+
+        def own(name: str) -> list[str]:
+            if disk is None:
+                return flags
+            directory = nodes.enter_context(tempfile.TemporaryDirectory(prefix=f"{name}-"))
+            return [*flags, "--store", directory, "--disk", disk]
+
+        edge = ["edge", "--listen", LOCAL, "--name", "edge-a", *own("edge")]
         if shield:
             command = ["shield", "--listen", LOCAL, "--name", "shield-a", "--origin", upstream]
-            behind = await nodes.enter_async_context(node_process(*command, *flags))
+            behind = await nodes.enter_async_context(node_process(*command, *own("shield")))
             edge += ["--shield", behind.url]
         else:
             edge += ["--origin", upstream]
@@ -47,7 +58,7 @@ async def run(arguments: argparse.Namespace, console: Console) -> list[Judged]:
                 base = await running.enter_async_context(peer_running(arguments.peer, upstream))
             else:
                 base = await running.enter_async_context(
-                    our_cache(upstream, arguments.shield, arguments.flag)
+                    our_cache(upstream, arguments.shield, arguments.flag, arguments.store)
                 )
             seconds = 0
 
@@ -99,6 +110,7 @@ def main() -> int:
     parser.add_argument("--origin-port", type=int, default=0, help="where it finds the origin")
     parser.add_argument("--peer", choices=PEERS, help="start this one and go through it")
     parser.add_argument("--json", action="store_true", help="every verdict, for programs")
+    parser.add_argument("--store", metavar="SIZE", help="give our nodes a disk store of this size")
     parser.add_argument("--flag", action="append", default=[], help="a flag for our nodes")
     arguments = parser.parse_args()
     console = Console(stderr=arguments.json)
