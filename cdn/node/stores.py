@@ -12,7 +12,7 @@ from typing import Any
 from cdn.config.models import NodeConfig
 from cdn.node.peers import Place
 from cdn.observe.events import EventLog
-from cdn.storage.disk import DiskStore
+from cdn.storage.disk import REUSE_MEMORY, DiskStore
 from cdn.storage.eviction.two_logs import Admission
 from cdn.storage.memory import MemoryStore
 from cdn.storage.trouble import RETRY_AFTER
@@ -23,18 +23,19 @@ NodeStore = MemoryStore | DiskStore
 def open_store(
     config: NodeConfig, place: Place | None, lock_fd: int | None, events: EventLog
 ) -> NodeStore:
-    """`lock_fd` holds the directory's lock where another part of the node does. What waits in RAM
-    for its second use (admission: reuse) has a quarter of the node's. Raises StoreUnusable."""
+    """`lock_fd` holds the directory's lock where another part of the node does. Raises
+    StoreUnusable."""
+    memory = config.memory if place is None else place.share(config.memory)
     if config.store is None or config.disk is None:
-        return MemoryStore(config.memory if place is None else place.share(config.memory))
+        return MemoryStore(memory)
     return DiskStore.open(
         config.store,
         config.disk,
         largest_slice=config.largest_slice,
+        admission=Admission(config.admission),
+        memory=min(memory, REUSE_MEMORY),
         owns=(lambda _: True) if place is None else place.owns,
         lock_fd=lock_fd,
-        admission=Admission(config.admission),
-        memory=(config.memory if place is None else place.share(config.memory)) // 4,
         report=events.warning,
     )
 

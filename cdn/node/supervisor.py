@@ -168,11 +168,17 @@ class Supervisor:
             if self._kill_at is not None and time.monotonic() >= self._kill_at:
                 self._signal_all(signal.SIGKILL)
         if self._keeper is not None:
-            self._keeper.end(clean=self._all_ended_well and not self._handed_over)
-        if not self._handed_over:
+            self._keeper.end(clean=self._all_ended_well and self._is_last)
+        if self._is_last:
             self._clear_away()
             self._events.info("stopped")
         return self._code
+
+    @property
+    def _is_last(self) -> bool:
+        """Whether the node ends with this program: none has taken over, nor does one before go on
+        because this one never served."""
+        return not self._handed_over and (self._up or self._handover is None)
 
     def _clear_away(self) -> None:
         shutil.rmtree(self._directory, ignore_errors=True)
@@ -310,6 +316,7 @@ class Supervisor:
             return
         if not self._up:
             self._events.error(f"{slot} {_how(code)} before it served: not started")
+            self._all_ended_well &= code > 0
             self._code = 1
             self._stop()
             return
@@ -397,7 +404,7 @@ class Supervisor:
             self._events.info("draining: no new connections, those in flight finish")
             return
         self._signal_all(signal.SIGKILL)
-        if not self._handed_over:
+        if self._is_last:
             self._clear_away()
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
