@@ -6,7 +6,7 @@ STAMP := $(VENV)/.stamp
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo check format test conformance bench hitratio load clean
+.PHONY: help setup run demo check format test conformance bench hitratio peers profile load clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,12 @@ bench: $(STAMP) ## Micro-benchmarks of the hot path
 
 hitratio: $(STAMP) ## Traces through the replacement policies (ARGS="--traces DIR", --quick, --json)
 	@$(BIN)/python -m bench.hitratio $(ARGS)
+
+peers: $(STAMP) ## CPU per request beside nginx, Varnish, Traffic Server (ARGS="--workload zipf --quick")
+	@$(BIN)/python -m bench.peers $(ARGS)
+
+profile: $(STAMP) ## A flame graph of the edge under WORKLOAD (default: hot-1k)
+	@$(BIN)/python -m bench.peers.profile --workload $(or $(WORKLOAD),hot-1k) $(ARGS)
 
 load: $(STAMP) ## Locust against HOST (default: a demo's first edge)
 	@$(BIN)/locust -f bench/ --headless -u 50 -r 50 -t 20s --host $(or $(HOST),http://127.0.0.1:8080) $(ARGS)
