@@ -22,7 +22,8 @@ pid {directory}/nginx.pid;
 error_log {directory}/error.log;
 events {{ worker_connections 512; }}
 http {{
-    access_log {directory}/access.log;
+    log_format asked '$request "$http_range" $status $body_bytes_sent';
+    access_log {directory}/access.log asked;
     client_body_temp_path {directory}/client_body;
     proxy_temp_path {directory}/proxy;
     fastcgi_temp_path {directory}/fastcgi;
