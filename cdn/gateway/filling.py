@@ -58,7 +58,7 @@ class Filling:
         self._streams: dict[Representation, Fill] = {}
         self._alone: dict[Fill, bytes] = {}
         self._passing: set[Passing] = set()
-        self.judge = Judge(node, store, clock, mine)
+        self.judge = Judge(node, store, clock, background, mine)
         self.epochs = store.epochs
         self.counters = FillCounters()
 
@@ -173,7 +173,7 @@ class Filling:
             )
 
         def on_head(response: UpstreamResponse, asked_at: float) -> HeadOutcome:
-            outcome = self.judge.judge(task, response, asked_at, stamp)
+            outcome = self.judge.judge(task, response, asked_at, stamp, not fill.disowned)
             if isinstance(outcome, Arrived) and outcome.sliced:
                 self._found_by_representation(fill, flight, outcome)
             return outcome

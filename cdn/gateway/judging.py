@@ -7,11 +7,13 @@ validated. It reads no content and waits for nothing.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 
 from cachetools import LRUCache, TLRUCache
 
+from cdn.gateway.background import BackgroundTasks
 from cdn.gateway.fill import Arrived, Freshened, HeadOutcome, NotASlice
 from cdn.gateway.flights import Task
 from cdn.gateway.representations import is_one_representation, representation_among
@@ -34,7 +36,7 @@ from cdn.semantics.storing import (
 from cdn.semantics.surrogate import received_by
 from cdn.semantics.validation import freshen, identifies
 from cdn.semantics.vary import nominated_fields, variant_key
-from cdn.storage.store import SliceUnavailable, SliceWriter, Store, StoredObject
+from cdn.storage.store import SliceUnavailable, SliceWriter, Store, StoredContent, StoredObject
 from cdn.upstream.errors import MalformedResponse
 from cdn.upstream.exchange import UpstreamResponse
 
@@ -58,8 +60,14 @@ class Judge:
     is another worker's to store."""
 
     def __init__(
-        self, node: str, store: Store, clock: Callable[[], float], mine: Callable[[bytes], bool]
+        self,
+        node: str,
+        store: Store,
+        clock: Callable[[], float],
+        background: BackgroundTasks,
+        mine: Callable[[bytes], bool],
     ) -> None:
+        self._background = background
         self._node = node
         self._store = store
         self._clock = clock
@@ -110,16 +118,17 @@ class Judge:
         return head if fields is head.fields else head.with_fields(fields)
 
     def judge(
-        self, task: Task, response: UpstreamResponse, asked_at: float, stamp: int
+        self, task: Task, response: UpstreamResponse, asked_at: float, stamp: int, keep: bool
     ) -> HeadOutcome:
         """What becomes of a response to `task`, asked for at `asked_at` (seconds since 1970) and at
-        the epoch `stamp`. Raises MalformedResponse where it answers nothing that was asked."""
+        the epoch `stamp`; unless it may be kept, it is only shared. Raises MalformedResponse where
+        it answers nothing that was asked."""
         now, policy = self._clock(), task.service.policy
         head = self.received(response.head)
         if head.status == 304 and not task.as_is:
             return self._judge_not_modified(task, response, head, asked_at)
         if head.status in (206, 416) and task.place is not None:
-            return self._judge_slice(task, response, head, asked_at, stamp)
+            return self._judge_slice(task, response, head, asked_at, stamp, keep)
         reason = may_store(task.request, head, policy)
         stored = self._described(task, response, head, asked_at, stamp)
         if reason is None and head.status >= 500 and self._is_covered(task, now):
@@ -132,13 +141,14 @@ class Judge:
                 self._drop_unsuitable(task, now)
             return Arrived(head, stored, reason, None)
         self._mark(task, stored)
-        writer = self._open_writer(stored)
+        writer = self._open_writer(stored, keep)
         if writer is None:
             return Arrived(head, stored, NotStoredReason.TOO_LARGE, None)
         return Arrived(head, stored, None, writer, sliced=self._shows_slices(task, stored, writer))
 
-    def _open_writer(self, stored: StoredResponse) -> SliceWriter | None:
-        return self._store.open_writer(stored) if self._mine(stored.primary_key) else None
+    def _open_writer(self, stored: StoredResponse, keep: bool) -> SliceWriter | None:
+        kept_here = keep and self._mine(stored.primary_key)
+        return self._store.open_writer(stored) if kept_here else None
 
     def _described(
         self, task: Task, response: UpstreamResponse, head: Response, asked_at: float, stamp: int
@@ -217,7 +227,13 @@ class Judge:
         return writer.show(replace(stored, present=PresentSlices(0, stored.slice_size)))
 
     def _judge_slice(
-        self, task: Task, response: UpstreamResponse, head: Response, asked_at: float, stamp: int
+        self,
+        task: Task,
+        response: UpstreamResponse,
+        head: Response,
+        asked_at: float,
+        stamp: int,
+        keep: bool,
     ) -> Arrived | NotASlice:
         policy, wanted = task.service.policy, task.slice
         if head.status == 416:
@@ -241,16 +257,17 @@ class Judge:
         if part == (0, size):
             stored = replace(stored, present=None)
             self._mark(task, stored)
-            writer = self._open_writer(stored)
+            writer = self._open_writer(stored, keep)
             whole = Response(200, head.fields.without({"content-range"}), "OK")
             return Arrived(whole, stored, _unless(writer), writer, is_slice=True)
-        return self._place(task, replace(stored, present=PresentSlices(0, stored.slice_size)), head)
+        stored = replace(stored, present=PresentSlices(0, stored.slice_size))
+        return self._place(task, stored, head, keep)
 
     def _not_a_slice(self, task: Task) -> NotASlice:
         self._unsliced[task.key] = task.service.policy.hit_for_miss
         return NotASlice()
 
-    def _place(self, task: Task, stored: StoredResponse, head: Response) -> Arrived:
+    def _place(self, task: Task, stored: StoredResponse, head: Response, keep: bool) -> Arrived:
         """A slice of what is stored, or of what will be from now on."""
         held = representation_among(self._store.lookup(stored.primary_key), stored)
         of = task.of if held is None else held.response
@@ -260,13 +277,19 @@ class Judge:
             joined = freshen(of, own, stored.request_time, stored.response_time)
             stored = replace(joined, present=stored.present, stamp=stored.stamp)
         self._mark(task, stored)
-        writer = self._open_writer(stored)
+        writer = self._open_writer(stored, keep)
         if writer is not None and (held is None or self._says_more(task, held.response, stored)):
-            writer.show(stored)
-            _keep_part(task.stored, stored, writer)
+            self._show(task, stored, writer)
         return Arrived(
             head, stored, _unless(writer), writer, task.slice.start, is_slice=True, sliced=True
         )
+
+    def _show(self, task: Task, stored: StoredResponse, writer: SliceWriter) -> None:
+        before = _slices_of_part(task.stored, stored)
+        writer.show(stored)
+        another = self._store.open_writer(stored) if before else None
+        if another is not None:
+            self._background.start(_keep(before, another), "keeping a part")
 
     def _says_more(self, task: Task, held: StoredResponse, stored: StoredResponse) -> bool:
         if not isinstance(_for_anyone(held, task, self._clock()), Hit):
@@ -278,21 +301,36 @@ def _unless(writer: SliceWriter | None) -> NotStoredReason | None:
     return NotStoredReason.TOO_LARGE if writer is None else None
 
 
-def _keep_part(found: StoredObject | None, stored: StoredResponse, writer: SliceWriter) -> None:
-    """Keeps the slices that lie within a part that came by itself before."""
-    if found is None or stored.length is None or not is_one_representation(found.response, stored):
-        return
-    part, size = found.response.present, stored.slice_size
-    if not isinstance(part, ByteRange):
-        return
+def _slices_of_part(
+    found: StoredObject | None, stored: StoredResponse
+) -> list[tuple[int, StoredContent]]:
+    """The slices that lie within a part that came by itself before, opened."""
+    part = None if found is None else found.response.present
+    if found is None or stored.length is None or not isinstance(part, ByteRange):
+        return []
+    if not is_one_representation(found.response, stored):
+        return []
+    size, slices = stored.slice_size, []
     for number in range(-(-part.start // size), slice_count(part.stop, size)):
         whole = ByteRange(number * size, min((number + 1) * size, stored.length))
-        try:
-            pieces = found.ready([whole]) if part.covers(whole) else None
-        except SliceUnavailable:
-            return
-        if pieces is not None:
+        if part.covers(whole):
+            with contextlib.suppress(SliceUnavailable):
+                slices.append((number, found.open([whole])))
+    return slices
+
+
+async def _keep(slices: list[tuple[int, StoredContent]], writer: SliceWriter) -> None:
+    try:
+        for number, content in slices:
+            pieces = []
+            while piece := await content.read():
+                pieces.append(piece)
+            await writer.room()
             writer.write(number, b"".join(pieces))
+    except SliceUnavailable:
+        pass  # it is fetched when it is wanted
+    finally:
+        writer.abort()
 
 
 def _for_anyone(stored: StoredResponse, task: Task, now: float) -> Decision:

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from cdn.semantics.ranges import ByteRange
+from cdn.storage.memory import MemoryStore
 from tests.kit import ManualClock, RawClient, Received, Reply, ScriptedOrigin, get
 from tests.kit.cdn_nodes import LocalNode, local_edge, local_shield
 
@@ -21,6 +22,11 @@ MIB = 1 << 20
 
 def storable(content=b"content", *fields, **rest) -> Reply:
     return Reply(fields=[FRESH, ETAG, *fields], content=content, **rest)
+
+
+def store_keys(_name: str) -> dict[str, str]:
+    """Where the node of that name keeps responses: a test may say on a disk."""
+    return {}
 
 
 async def settled(node: LocalNode) -> None:
@@ -36,7 +42,12 @@ async def settled(node: LocalNode) -> None:
     assert len(filling._flights) == 0
     assert not filling._alone
     assert not filling._streams
-    assert inner.gateway._store._reserved == 0
+    store = inner.gateway._store
+    if isinstance(store, MemoryStore):
+        assert store._reserved == 0
+    else:
+        await store.flush()
+        assert not store._arrivals._by_key
     assert not any(inner._upstreams.in_flight.values())
 
 
@@ -75,7 +86,9 @@ class Site:
 
     def stored(self, target="/a", host=HOST[1]):
         key = f"http://{host}{target}".encode()
-        return self.edge.node.gateway._store.lookup(key)
+        found = self.edge.node.gateway._store.lookup(key)
+        assert found is not None, "not in the page cache any more"
+        return found
 
     def stored_content(self, target="/a") -> bytes:
         (found,) = self.stored(target)
@@ -85,7 +98,7 @@ class Site:
 @contextlib.asynccontextmanager
 async def site(**keys) -> AsyncIterator[Site]:
     """An edge straight before an origin; `keys` as for `local_edge`."""
-    clock = ManualClock()
+    clock, keys = ManualClock(), store_keys("edge") | keys
     async with ScriptedOrigin() as origin, local_edge(origin.url, clock=clock, **keys) as edge:
         yield Site(origin, edge, clock)
         await settled(edge)
@@ -101,10 +114,11 @@ class Tiers(Site):
 @contextlib.asynccontextmanager
 async def tiers(shield=None, **keys) -> AsyncIterator[Tiers]:
     """An edge before a shield before an origin; `shield` and `keys` as in their files."""
-    clock = ManualClock()
+    clock, keys = ManualClock(), store_keys("edge") | keys
+    of_shield = store_keys("shield") | (shield or {})
     async with (
         ScriptedOrigin() as origin,
-        local_shield(origin.url, clock=clock, **(shield or {})) as behind,
+        local_shield(origin.url, clock=clock, **of_shield) as behind,
         local_edge(shields={"shield-yokohama": behind.url}, clock=clock, **keys) as edge,
     ):
         yield Tiers(origin, edge, clock, behind)

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from tests.gateway.gateway_kit import ETAG, FRESH, MIB, site, tiers
 from tests.kit import Gate, Pattern, Reply
 
+pytestmark = pytest.mark.usefixtures("both_stores")
+
 FILM = Pattern(8 * MIB + 1000)
 SLICES = [(n * MIB, min((n + 1) * MIB, len(FILM))) for n in range(9)]
 
@@ -434,7 +436,8 @@ def test_the_origin_sends_no_more_than_the_clients_had_and_two_slices_each(range
                 touched |= set(range(start // MIB, (stop - 1) // MIB + 1))
                 sent = sum(map(_length, asked(cdn)[before:]))
                 assert sent <= stop - start + 2 * MIB
-            assert sorted(asked(cdn)) == sorted(of_slices(*touched))
+            starts = [int(one[6:].partition("-")[0]) for one in asked(cdn)]
+            assert sorted(starts) == [number * MIB for number in sorted(touched)]
             assert await kept(cdn) == sorted(touched)
 
     asyncio.run(play())
