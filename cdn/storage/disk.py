@@ -92,6 +92,7 @@ class DiskStore:
             )
             for number, path in enumerate(directory.shards)
         )
+        self._sound: bool | None = None
         arrivals = self._arrivals = Arrivals()
         trouble = self._trouble = Trouble(str(directory.path), report)
         readers = self._readers = ThreadPoolExecutor(_READERS, "store-reader")
@@ -258,7 +259,12 @@ class DiskStore:
     def close(self) -> bool:
         """Writes what has been accepted, lets go of everything, and marks the store clean if this
         process is in charge of it. Waits for the disk. False: something of it may not be durable,
-        so it must not be marked clean by whoever is."""
+        so it must not be marked clean by whoever is. Idempotent."""
+        if self._sound is None:
+            self._sound = self._close()
+        return self._sound
+
+    def _close(self) -> bool:
         self._intake.close()
         self._trouble.close()
         self._readers.shutdown()

@@ -70,6 +70,9 @@ class WriteBehind:
         """Done when all that was accepted has been written and is durable."""
         future: Future[None] = Future()
         with self._changed:
+            if self._closing.is_set():
+                future.set_result(None)  # `close` leaves nothing behind
+                return future
             self._flushes.append(future)
             self._changed.notify()
         return future
