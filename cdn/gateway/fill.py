@@ -21,7 +21,7 @@ from cdn.semantics.ranges import ByteRange
 from cdn.semantics.stored_response import StoredResponse
 from cdn.semantics.storing import NotStoredReason
 from cdn.storage.store import SliceWriter, StoredContent
-from cdn.upstream.errors import BodyCutShort, UpstreamError
+from cdn.upstream.errors import BodyCutShort, MalformedResponse, UpstreamError
 from cdn.upstream.exchange import UpstreamResponse
 
 WINDOW = 4 << 20
@@ -47,8 +47,8 @@ GIVEN_UP = "given up on this side"
 class Arrived:
     """A head came and content follows, from the byte `start` on. `stored` describes it as it is, or
     would be, stored; `reason` is why it is not, None where it is being stored. `is_slice`: it is
-    the one slice that was asked for. `sliced`: look-ups know of it already, and what is missing of
-    it can be asked for slice by slice."""
+    the one slice that was asked for, and ends at `stop`. `sliced`: look-ups know of it already, and
+    what is missing of it can be asked for slice by slice."""
 
     response: Response
     stored: StoredResponse
@@ -57,6 +57,7 @@ class Arrived:
     start: int = 0
     is_slice: bool = False
     sliced: bool = False
+    stop: int | None = None
 
     @property
     def status(self) -> int:
@@ -256,7 +257,9 @@ class Fill:
         self.content = Arriving(arrived.start)
         for seat in self._seats:
             seat.position = arrived.start
-        self.stop = None if response.length is None else arrived.start + response.length
+        self.stop = arrived.stop
+        if self.stop is None and response.length is not None:
+            self.stop = arrived.start + response.length
         self._writer = arrived.writer
         if self.disowned:
             self._stop_storing()
@@ -276,6 +279,8 @@ class Fill:
         stored = self.arrived.stored
         while piece := await response.read():
             self.content.append(piece)
+            if self.stop is not None and self.content.end > self.stop:
+                raise MalformedResponse(self.source, "more content than its head says")
             while self._writer is not None and self.content.unsliced >= stored.slice_size:
                 self._store(stored.slice_size)
                 if self._meets_what_is_there():

@@ -70,11 +70,15 @@ class Task(NamedTuple):
         return stored if isinstance(present, ByteRange) and present.start == 0 else None
 
     @property
+    def slice_size(self) -> int:
+        """Bytes of the slices that `place` counts."""
+        return self.service.policy.slice_size if self.of is None else self.of.slice_size
+
+    @property
     def slice(self) -> ByteRange:
         """The bytes of the slice `place`."""
         assert self.place is not None
-        of = self.of
-        size = self.service.policy.slice_size if of is None else of.slice_size
+        of, size = self.of, self.slice_size
         start = self.place * size
         stop = start + size
         return ByteRange(start, stop if of is None or of.length is None else min(stop, of.length))

@@ -282,7 +282,7 @@ class Gateway:
         self, asked: Asked, forward: Forward, looked: Looked, again: Again
     ) -> Answer | Again:
         place = self._place(asked, forward, looked, again)
-        if place is None and self._goes_through(asked, forward):
+        if place is None and self._goes_through(asked, forward, again):
             return await self._passing.answer(asked, forward.reason, looked.found)
         flight = None
         if not again.alone and not self.filling.judge.marked(asked.key):
@@ -299,7 +299,7 @@ class Gateway:
         found = None if looked.found is None else looked.found.response
         return wanted_slice(asked.request, found, asked.service.policy, self._clock())
 
-    def _goes_through(self, asked: Asked, forward: Forward) -> bool:
+    def _goes_through(self, asked: Asked, forward: Forward, again: Again) -> bool:
         """Whether the request goes up as it is: HEAD, and ranges that the whole is no way to, or
         that begin where a stored part ends."""
         if asked.request.method == "HEAD":
@@ -310,7 +310,7 @@ class Gateway:
         marked = judge.marked(asked.key)
         if judge.rangeless(asked.key) and not marked:
             return False
-        return forward.reason is Fwd.PARTIAL or asked.seeks or marked
+        return forward.reason is Fwd.PARTIAL or asked.seeks or marked or again.alone
 
     async def _fill(
         self,

@@ -48,7 +48,7 @@ class Gathered:
         self._position = self._stop = 0
         self._source: StoredContent | Content | None = None
         self._ahead: tuple[int, Seat] | None = None
-        self._vain = 0
+        self._vain = self._began = 0
         self._present: PresentSlices | None = PresentSlices()
         if seat is not None and arrived is not None:
             self._use(seat, arrived)
@@ -63,6 +63,7 @@ class Gathered:
                 self._position, self._stop = first
                 seat.read_only(*first)
                 self._source = seat
+                self._began = self._position
                 return
             seat.leave()
             return
@@ -81,6 +82,7 @@ class Gathered:
                         return segment
                     self._position, self._stop = segment
                 self._source = await self._find()
+                self._began = self._position
             if piece := await self._read():
                 return piece
 
@@ -95,6 +97,8 @@ class Gathered:
         if piece:
             self._vain = 0
             self._position += len(piece)
+        elif self._position == self._began:
+            self._again(ContentCutShort("what was to be there was not"))
         else:
             self._source = None
         return piece

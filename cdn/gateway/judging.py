@@ -18,6 +18,7 @@ from cdn.gateway.fill import Arrived, Freshened, HeadOutcome, NotASlice
 from cdn.gateway.flights import Task
 from cdn.gateway.representations import is_one_representation, representation_among
 from cdn.gateway.slicing import has_slices
+from cdn.semantics.groups import group_tags
 from cdn.semantics.http_date import format_http_date
 from cdn.semantics.message import Fields, Request, Response
 from cdn.semantics.ranges import ByteRange, parse_content_range
@@ -135,6 +136,8 @@ class Judge:
             reason = NotStoredReason.SERVER_ERROR
         if reason is None and head.status == 206 and (stored.present is None or not task.as_is):
             reason = NotStoredReason.PARTIAL  # not what it says, or not what was asked for
+        if reason is None and isinstance(stored.present, ByteRange) and self._is_sliced(stored):
+            return Arrived(head, stored, NotStoredReason.PARTIAL, None)  # more is there than comes
         if reason is not None:
             if reason.in_response and speaks_for_all(head.status):
                 self._marks[task.key] = policy.hit_for_miss
@@ -147,8 +150,19 @@ class Judge:
         return Arrived(head, stored, None, writer, sliced=self._shows_slices(task, stored, writer))
 
     def _open_writer(self, stored: StoredResponse, keep: bool) -> SliceWriter | None:
-        kept_here = keep and self._mine(stored.primary_key)
-        return self._store.open_writer(stored) if kept_here else None
+        if not keep or not self._mine(stored.primary_key):
+            return None
+        self._drop_outdated(stored)
+        return self._store.open_writer(stored)
+
+    def _drop_outdated(self, stored: StoredResponse) -> None:
+        # RFC 9875 §3: what a group's invalidation has outdated is not joined by what comes later.
+        key = stored.primary_key
+        for held in self._store.lookup(key) or ():
+            groups, stamp = held.response.groups, held.response.stamp
+            if groups and self._store.epochs.outdated(group_tags(key, groups), stamp):
+                self._store.remove(key)
+                return
 
     def _described(
         self, task: Task, response: UpstreamResponse, head: Response, asked_at: float, stamp: int
@@ -179,6 +193,11 @@ class Judge:
             stamp=stamp,
             slice_size=policy.slice_size,
         )
+
+    def _is_sliced(self, stored: StoredResponse) -> bool:
+        """Whether slices of it are there already."""
+        held = representation_among(self._store.lookup(stored.primary_key), stored)
+        return held is not None and not isinstance(held.response.present, ByteRange)
 
     def _judge_not_modified(
         self, task: Task, response: UpstreamResponse, head: Response, asked_at: float
@@ -243,9 +262,15 @@ class Judge:
         part, size = parse_content_range(head.fields.get("content-range")) or (None, None)
         if part is None or size is None:
             return self._not_a_slice(task)
-        if part.start != wanted.start or part.stop != min(wanted.stop, size):
+        if part.start != wanted.start or response.length not in (None, part.length):
             return self._not_a_slice(task)
+        if part.stop != min(part.start + task.slice_size, size):
+            if task.of is None or size == task.of.length:
+                return self._not_a_slice(task)
+            self._store.remove(task.of.primary_key)  # it ends elsewhere now
+            return NotASlice()
         stored = self._described(task, response, head, asked_at, stamp)
+        stored = replace(stored, slice_size=task.slice_size)
         reason = may_store(task.request, head, policy)
         if reason is not None and reason.in_response:
             self._marks[task.key] = policy.hit_for_miss
@@ -253,35 +278,50 @@ class Judge:
             self._not_a_slice(task)  # RFC 9111 §3.4: nothing that it could be joined to
             reason = NotStoredReason.PARTIAL
         if reason is not None:
-            return Arrived(head, stored, reason, None, start=part.start, is_slice=True)
+            return Arrived(head, stored, reason, None, part.start, is_slice=True, stop=part.stop)
         if part == (0, size):
             stored = replace(stored, present=None)
             self._mark(task, stored)
             writer = self._open_writer(stored, keep)
             whole = Response(200, head.fields.without({"content-range"}), "OK")
-            return Arrived(whole, stored, _unless(writer), writer, is_slice=True)
+            return Arrived(whole, stored, _unless(writer), writer, is_slice=True, stop=size)
         stored = replace(stored, present=PresentSlices(0, stored.slice_size))
-        return self._place(task, stored, head, keep)
+        return self._place(task, stored, head, part.stop, keep)
 
     def _not_a_slice(self, task: Task) -> NotASlice:
         self._unsliced[task.key] = task.service.policy.hit_for_miss
         return NotASlice()
 
-    def _place(self, task: Task, stored: StoredResponse, head: Response, keep: bool) -> Arrived:
+    def _place(
+        self, task: Task, stored: StoredResponse, head: Response, stop: int, keep: bool
+    ) -> Arrived:
         """A slice of what is stored, or of what will be from now on."""
+        self._drop_outdated(stored)
         held = representation_among(self._store.lookup(stored.primary_key), stored)
         of = task.of if held is None else held.response
         if of is not None and is_one_representation(of, stored):
             # RFC 9111 §3.4: the fields are those of the newest, what it does not say stays.
             own = head.with_fields(head.fields.without({"content-range"}))
             joined = freshen(of, own, stored.request_time, stored.response_time)
-            stored = replace(joined, present=stored.present, stamp=stored.stamp)
+            stored = replace(
+                joined,
+                present=stored.present,
+                stamp=stored.stamp,
+                slice_size=stored.slice_size,
+            )
         self._mark(task, stored)
         writer = self._open_writer(stored, keep)
         if writer is not None and (held is None or self._says_more(task, held.response, stored)):
             self._show(task, stored, writer)
         return Arrived(
-            head, stored, _unless(writer), writer, task.slice.start, is_slice=True, sliced=True
+            head,
+            stored,
+            _unless(writer),
+            writer,
+            task.slice.start,
+            is_slice=True,
+            sliced=True,
+            stop=stop,
         )
 
     def _show(self, task: Task, stored: StoredResponse, writer: SliceWriter) -> None:
@@ -292,6 +332,8 @@ class Judge:
             self._background.start(_keep(before, another), "keeping a part")
 
     def _says_more(self, task: Task, held: StoredResponse, stored: StoredResponse) -> bool:
+        if held.slice_size != stored.slice_size:  # a reload has changed it: it starts over
+            return True
         if not isinstance(_for_anyone(held, task, self._clock()), Hit):
             return True
         return held.fields.without(_OF_THE_MOMENT) != stored.fields.without(_OF_THE_MOMENT)

@@ -90,6 +90,7 @@ def freshen(
         length=stored.length,
         present=stored.present,
         stamp=stored.stamp,
+        slice_size=stored.slice_size,
     )
     if "set-cookie" in news and not shares_cookies(made.directives, made.explicit_lifetime):
         made = replace(made, fields=merged.without({"set-cookie"}))
