@@ -248,10 +248,7 @@ class Gateway:
                 return pieces
             if has_slices(found.response):
                 return self._gathered(asked, found.response, segments)
-            parts = [segment for segment in segments if isinstance(segment, ByteRange)]
-            if len(parts) != len(segments):
-                return None
-            return Stored(self.filling, asked.task(found), found.response, found.open(parts), parts)
+            return Stored(self.filling, asked.task(found), found, segments)
 
         return put
 

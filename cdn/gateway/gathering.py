@@ -19,7 +19,7 @@ from cdn.semantics.delivery import Segment
 from cdn.semantics.ranges import ByteRange
 from cdn.semantics.slices import PresentSlices
 from cdn.semantics.stored_response import StoredResponse
-from cdn.storage.store import SliceUnavailable, Store, StoredContent
+from cdn.storage.store import SliceUnavailable, Store, StoredContent, StoredObject
 
 TRIES = 3
 """Sources tried in a row that gave nothing."""
@@ -205,45 +205,49 @@ class Stored:
     had from upstream, where a validator says that it fits."""
 
     def __init__(
-        self,
-        filling: Filling,
-        task: Task,
-        of: StoredResponse,
-        content: StoredContent,
-        parts: Sequence[ByteRange],
+        self, filling: Filling, task: Task, found: StoredObject, segments: Sequence[Segment]
     ) -> None:
         self._filling = filling
         self._task = task
-        self._of = of
-        self._content: StoredContent | Content = content
-        self._parts = list(parts)
+        self._of = found.response
+        parts = [segment for segment in segments if isinstance(segment, ByteRange)]
+        self._stored = found.open(parts)
+        self._rest: Content | None = None
+        self._segments = list(segments)
+        self._position = self._stop = 0
         self._first: bytes | memoryview = b""
 
     async def prime(self) -> None:
         """Reads the first piece. Raises SliceUnavailable, while another answer can be given."""
-        self._first = await self._content.read()
+        self._first = await self._next()
 
     async def read(self) -> bytes | memoryview:
         """See `Content.read`. Raises ContentCutShort."""
         piece, self._first = self._first, b""
-        if not piece:
-            piece = await self._read()
-        if self._parts:
-            first = self._parts[0]
-            self._parts[0] = ByteRange(first.start + len(piece), first.stop)
-        return piece
-
-    async def _read(self) -> bytes | memoryview:
         try:
-            return await self._content.read()
-        except SliceUnavailable as error:
-            self._content.abort()
-            if len(self._parts) != 1:
-                raise ContentCutShort(str(error)) from error
-            (position, stop) = self._parts[0]
-            self._content = await self._filling.rest_of(self._task, self._of, position, stop)
-            return await self._content.read()
+            return piece or await self._next()
+        except SliceUnavailable:
+            self._stored.abort()
+            rest = self._filling.rest_of(self._task, self._of, self._position, self._stop)
+            self._rest = await rest
+            return await self._next()
+
+    async def _next(self) -> bytes | memoryview:
+        if self._position >= self._stop:
+            if self._rest is not None and self._segments:
+                raise ContentCutShort("several ranges cannot be mended on their way down")
+            if not self._segments:
+                return b""
+            segment = self._segments.pop(0)
+            if not isinstance(segment, ByteRange):
+                return segment
+            self._position, self._stop = segment
+        piece = await (self._stored if self._rest is None else self._rest).read()
+        self._position += len(piece)
+        return piece
 
     def abort(self) -> None:
         """See `Content.abort`."""
-        self._content.abort()
+        self._stored.abort()
+        if self._rest is not None:
+            self._rest.abort()
