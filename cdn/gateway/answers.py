@@ -27,17 +27,11 @@ from cdn.semantics.message import FieldLine, Fields, Request, Response
 from cdn.semantics.policy import CachePolicy
 from cdn.semantics.ranges import ByteRange, parse_range_specs
 from cdn.semantics.reuse import Hit, ServeStale
+from cdn.semantics.validation import CONDITIONS
 from cdn.storage.store import StoredObject
 from cdn.upstream.exchange import UpstreamResponse
 
-_NARROWING = (
-    "if-match",
-    "if-none-match",
-    "if-modified-since",
-    "if-unmodified-since",
-    "if-range",
-    "range",
-)
+_NARROWING = CONDITIONS | {"range"}
 
 
 Put = Callable[[Sequence[Segment]], Sequence[bytes | memoryview] | Content | None]
@@ -143,7 +137,8 @@ def from_fill(
         detail=None if arrived.reason is None else arrived.reason.word,
     )
     own = _own_fields(node, arrived, status, now, leads)
-    specs = parse_range_specs(request.fields.get("range") or "")
+    wanted = request.fields.get("range")
+    specs = None if wanted is None else parse_range_specs(wanted)
     if specs is not None and len(specs) > 1:
         # Several ranges may want what has gone by already: the whole is an answer too
         # (RFC 9110 §14.2).
@@ -158,7 +153,7 @@ def from_fill(
             return Answer(delivery.head, (), delivery.length, outcome)
         case (ByteRange(start, stop),):
             seat.read_only(start, stop)
-    return Answer(delivery.head, seat, delivery.length, outcome)
+    return Answer(delivery.head, seat.ready() or seat, delivery.length, outcome)
 
 
 def from_part(
@@ -227,7 +222,7 @@ def _own_fields(
 
 def _narrows(request: Request) -> bool:
     """Whether the answer's status need not be the one that came."""
-    return any(name in request.fields for name in _NARROWING)
+    return request.fields.any_of(_NARROWING)
 
 
 def _relayable(fields: Fields, policy: CachePolicy, request: Request) -> Fields:

@@ -6,7 +6,7 @@ else is looked at; nobody else is.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from cdn.gateway.exchange import Exchange
 from cdn.gateway.flights import Task
@@ -15,13 +15,14 @@ from cdn.semantics.cache_key import normalize_authority
 from cdn.semantics.forwarded import forwarded_client, last_forwarded
 from cdn.semantics.message import Request
 from cdn.semantics.ranges import parse_range_specs
+from cdn.semantics.value import value
 from cdn.storage.store import StoredObject
 
 SEEK = 2 << 20
 """A range that begins further in than this, in bytes, begins no fill of the whole."""
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Asked:
     """A request that a delivery service will answer; `exchange` as its peer is believed."""
 

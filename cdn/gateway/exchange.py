@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from cdn.semantics.message import Request, Response
+from cdn.semantics.value import value
 
 
 class Content(Protocol):
@@ -31,7 +32,7 @@ class ContentCutShort(Exception):
     ended cleanly (RFC 9112 §8). The message says why, for the log."""
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Exchange:
     """One request as the rim got it.
 

@@ -10,8 +10,9 @@ slowest up to 4 MiB; who holds the others up longer goes on alone.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from typing import Protocol
 
 from cdn.gateway.arriving import Arriving
 from cdn.gateway.exchange import Content
@@ -20,6 +21,7 @@ from cdn.semantics.message import Response
 from cdn.semantics.ranges import ByteRange
 from cdn.semantics.stored_response import StoredResponse
 from cdn.semantics.storing import NotStoredReason
+from cdn.semantics.value import value
 from cdn.storage.store import SliceWriter, StoredContent
 from cdn.upstream.errors import BodyCutShort, MalformedResponse, UpstreamError
 from cdn.upstream.exchange import UpstreamResponse
@@ -43,7 +45,7 @@ WORTH_FINISHING = 1 << 20
 GIVEN_UP = "given up on this side"
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Arrived:
     """A head came and content follows, from the byte `start` on. `stored` describes it as it is, or
     would be, stored; `reason` is why it is not, None where it is being stored. `is_slice`: it is
@@ -70,19 +72,19 @@ class Arrived:
         return self.reason is None or self.reason is NotStoredReason.TOO_LARGE
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Freshened:
     """A 304 made a stored response usable again: look the store up."""
 
     stored: StoredResponse
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class NotASlice:
     """A slice was asked for, and what came is none that could be put together with others."""
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Failed:
     """No head came."""
 
@@ -90,8 +92,6 @@ class Failed:
 
 
 HeadOutcome = Arrived | Freshened | NotASlice | Failed
-OnHead = Callable[[UpstreamResponse, float], HeadOutcome]
-GoOnAlone = Callable[["Fill", int, int | None], Awaitable[Content]]
 
 
 @dataclass(slots=True)
@@ -105,21 +105,34 @@ class FillCounters:
     gone_alone: int = 0
 
 
-@dataclass(slots=True)
-class FillParts:
-    """What a fill needs of the gateway. `fetch` gives the upstream's answer and when it was asked
-    (seconds); `on_head` judges it, and raises UpstreamError where it is no answer to what was
-    asked; `landed` is called once no one may join any more; `go_on_alone` gives the bytes from one
-    position to another (None: the end), and raises ContentCutShort; `is_there` tells whether a
-    slice has come by another way; `cut_short` hears why content ended before its time."""
+class Errand(Protocol):
+    """What a fill goes up for, and what it needs of the gateway. It knows nothing of the fill
+    itself: a cycle per request would be the garbage collector's to find."""
 
-    fetch: Callable[[], Awaitable[tuple[UpstreamResponse, float]]]
-    on_head: OnHead
-    landed: Callable[[Fill], None]
-    go_on_alone: GoOnAlone
-    is_there: Callable[[StoredResponse, int], bool] = lambda _stored, _number: False
-    cut_short: Callable[[UpstreamError], None] = lambda _: None
-    counters: FillCounters = field(default_factory=FillCounters)
+    @property
+    def counters(self) -> FillCounters: ...
+
+    async def fetch(self) -> tuple[UpstreamResponse, float]:
+        """The upstream's answer, and when it was asked (seconds)."""
+
+    def on_head(self, response: UpstreamResponse, asked_at: float, disowned: bool) -> HeadOutcome:
+        """Judges it; what was `disowned` is not stored. Raises UpstreamError where it is no answer
+        to what was asked."""
+
+    def shown(self, fill: Fill, arrived: Arrived) -> None:
+        """Look-ups know of what comes, `arrived.sliced`."""
+
+    def landed(self, fill: Fill) -> None:
+        """No one may join any more."""
+
+    async def go_on_alone(self, fill: Fill, start: int, stop: int | None) -> Content:
+        """The bytes from one position to another (None: the end). Raises ContentCutShort."""
+
+    def is_there(self, stored: StoredResponse, number: int) -> bool:
+        """Whether a slice has come by another way."""
+
+    def cut_short(self, error: UpstreamError) -> None:
+        """Why content ended before its time."""
 
 
 class Fill:
@@ -127,11 +140,28 @@ class Fill:
     come, `complete` says that this is all, `error` why the rest will not come; `stop` is where its
     content is said to end, in bytes."""
 
-    def __init__(self, parts: FillParts) -> None:
-        loop = asyncio.get_running_loop()
-        self._parts = parts
-        self._loop = loop
-        self._head: asyncio.Future[HeadOutcome] = loop.create_future()
+    __slots__ = (
+        "_errand",
+        "_loop",
+        "_news",
+        "_outcome",
+        "_progress",
+        "_seats",
+        "_task",
+        "_writer",
+        "arrived",
+        "complete",
+        "content",
+        "disowned",
+        "error",
+        "source",
+        "stop",
+    )
+
+    def __init__(self, errand: Errand) -> None:
+        self._errand = errand
+        self._loop = asyncio.get_running_loop()
+        self._outcome: HeadOutcome | None = None
         self._seats: set[Seat] = set()
         self._task: asyncio.Task[None] | None = None
         self._writer: SliceWriter | None = None
@@ -188,9 +218,9 @@ class Fill:
         over = self.complete or self.error is not None
         if self._seats or over or self._task is None or self._worth_finishing():
             return
-        self._parts.counters.abandoned += 1
+        self._errand.counters.abandoned += 1
         self.error = GIVEN_UP
-        self._parts.landed(self)
+        self._errand.landed(self)
         self._task.cancel()
 
     def _worth_finishing(self) -> bool:
@@ -202,7 +232,9 @@ class Fill:
 
     async def head(self) -> HeadOutcome:
         """Waits for the head; a waiter's cancellation cancels nobody else."""
-        return await asyncio.shield(self._head)
+        while self._outcome is None:
+            await self.news()
+        return self._outcome
 
     async def news(self) -> None:
         """Until more has come, or it is known that nothing more will."""
@@ -214,6 +246,8 @@ class Fill:
             self._news.discard(future)
 
     def _tell(self) -> None:
+        if not self._news:
+            return
         waiting, self._news = self._news, set()
         for future in waiting:
             if not future.done():
@@ -221,22 +255,23 @@ class Fill:
 
     def alone(self, position: int, stop: int | None) -> Awaitable[Content]:
         """The rest from `position` on for one who was dropped. Raises ContentCutShort."""
-        self._parts.counters.gone_alone += 1
-        return self._parts.go_on_alone(self, position, stop)
+        self._errand.counters.gone_alone += 1
+        return self._errand.go_on_alone(self, position, stop)
 
     # --- the one who brings -------------------------------------------------------------------
 
     async def run(self) -> None:
         """Fetches, judges, stores and spreads. Every expected error ends in `error` or `Failed`."""
-        self._parts.counters.begun += 1
+        self._errand.counters.begun += 1
         response: UpstreamResponse | None = None
         try:
-            response, asked_at = await self._parts.fetch()
+            response, asked_at = await self._errand.fetch()
             self.source = response.source
-            outcome = self._parts.on_head(response, asked_at)
+            outcome = self._errand.on_head(response, asked_at, self.disowned)
             if isinstance(outcome, Arrived):
                 self._begin(outcome, response)
-            self._head.set_result(outcome)
+            self._outcome = outcome
+            self._tell()
             if isinstance(outcome, Arrived):
                 await self._pump(response)
         except UpstreamError as error:
@@ -244,19 +279,21 @@ class Fill:
         finally:
             if response is not None:
                 response.abort()
-            if not self._head.done():
-                self._head.set_result(Failed(UpstreamError("this node", GIVEN_UP)))
+            if self._outcome is None:
+                self._outcome = Failed(UpstreamError("this node", GIVEN_UP))
             if not self.complete and self.error is None:
                 self.error = GIVEN_UP
             self._stop_storing()
-            self._parts.landed(self)
+            self._errand.landed(self)
             self._tell()
+            self._task = None  # which has this fill in its frame
 
     def _begin(self, arrived: Arrived, response: UpstreamResponse) -> None:
         self.arrived = arrived
-        self.content = Arriving(arrived.start)
-        for seat in self._seats:
-            seat.position = arrived.start
+        if arrived.start:
+            self.content = Arriving(arrived.start)
+            for seat in self._seats:
+                seat.position = arrived.start
         self.stop = arrived.stop
         if self.stop is None and response.length is not None:
             self.stop = arrived.start + response.length
@@ -264,14 +301,16 @@ class Fill:
         if self.disowned:
             self._stop_storing()
         if not arrived.shareable:
-            self._parts.landed(self)
+            self._errand.landed(self)
+        if arrived.sliced:
+            self._errand.shown(self, arrived)
 
     def _fail(self, error: UpstreamError) -> None:
-        if not self._head.done():
-            self._head.set_result(Failed(error))
+        if self._outcome is None:
+            self._outcome = Failed(error)
         if self.arrived is not None:
-            self._parts.counters.cut_short += 1
-            self._parts.cut_short(error)
+            self._errand.counters.cut_short += 1
+            self._errand.cut_short(error)
         self.error = str(error)
 
     async def _pump(self, response: UpstreamResponse) -> None:
@@ -286,6 +325,8 @@ class Fill:
                 if self._meets_what_is_there():
                     self._finish()
                     return
+            if self.content.end == self.stop:
+                break  # all of it is here: nobody need be waited for
             self._trim()
             self._tell()
             while self._is_ahead():
@@ -309,7 +350,7 @@ class Fill:
         arrived, place = self.arrived, self.content.sliced
         if arrived is None or not arrived.sliced or place == self.stop:
             return False
-        return self._parts.is_there(arrived.stored, place // arrived.stored.slice_size)
+        return self._errand.is_there(arrived.stored, place // arrived.stored.slice_size)
 
     def _finish(self) -> None:
         arrived, writer = self.arrived, self._writer
@@ -336,7 +377,7 @@ class Fill:
             writer.commit(stored)
         else:
             writer.commit(stored.with_length(length))
-        self._parts.counters.stored += 1
+        self._errand.counters.stored += 1
 
     def kept(self, position: int) -> StoredContent | None:
         """What is kept here no longer, from `position` on, as the store has it."""
@@ -406,4 +447,4 @@ class Fill:
         elif end - start > JOINABLE:
             self.content.forget(slowest)
             if self.content.base > start:
-                self._parts.landed(self)
+                self._errand.landed(self)

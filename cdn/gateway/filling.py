@@ -6,13 +6,13 @@ than one slice of a known representation is found by that, too. What a head mean
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 from cdn.gateway.background import BackgroundTasks
 from cdn.gateway.collapse import Collapse, Follower, Leader
 from cdn.gateway.completing import Completed, is_rest
 from cdn.gateway.exchange import Content, ContentCutShort
-from cdn.gateway.fill import Arrived, Fill, FillCounters, FillParts, HeadOutcome
+from cdn.gateway.fill import Arrived, Fill, FillCounters, HeadOutcome
 from cdn.gateway.flights import FlightKey, Passing, Task, slice_flight
 from cdn.gateway.forward import forwarded_request, rest_request, whole_request
 from cdn.gateway.judging import Judge
@@ -96,11 +96,7 @@ class Filling:
 
     def carry(self, task: Task, response: UpstreamResponse, asked_at: float) -> Seat:
         """A seat at a fill of what has come already, for one client and the store."""
-
-        async def fetched() -> tuple[UpstreamResponse, float]:
-            return response, asked_at
-
-        return self._begin(task, None, fetched).take_seat()
+        return self._begin(task, None, (response, asked_at)).take_seat()
 
     def relayed(
         self, task: Task, response: UpstreamResponse, skip: int = 0, limit: int | None = None
@@ -163,47 +159,15 @@ class Filling:
         self,
         task: Task,
         flight: FlightKey | None,
-        fetched: Callable[[], Awaitable[tuple[UpstreamResponse, float]]] | None = None,
+        came: tuple[UpstreamResponse, float] | None = None,
     ) -> Fill:
-        stamp = self.epochs.now
-
-        async def fetch() -> tuple[UpstreamResponse, float]:
-            return await (
-                self._fetch_whole(task) if task.place is None else self._fetch_slice(task)
-            )
-
-        def on_head(response: UpstreamResponse, asked_at: float) -> HeadOutcome:
-            outcome = self.judge.judge(task, response, asked_at, stamp, not fill.disowned)
-            if isinstance(outcome, Arrived) and outcome.sliced:
-                self._found_by_representation(fill, flight, outcome)
-            return outcome
-
-        def landed(fill: Fill) -> None:
-            self._alone.pop(fill, None)
-            if flight is not None:
-                self._flights.land(flight, fill)
-            if fill.arrived is not None and fill.arrived.sliced:
-                self._land_representation(fill, fill.arrived, flight)
-
-        fill = Fill(
-            FillParts(
-                fetch=fetched or fetch,
-                on_head=on_head,
-                landed=landed,
-                go_on_alone=lambda fill, start, stop: self._go_on_alone(task, fill, start, stop),
-                is_there=self._is_there,
-                cut_short=self._complainer(task),
-                counters=self.counters,
-            )
-        )
+        fill = Fill(_Errand(self, task, flight, self.epochs.now, came))
         if flight is None:
             self._alone[fill] = task.key
         fill.started_by(self._background.start(fill.run(), "fill"))
         return fill
 
-    def _found_by_representation(
-        self, fill: Fill, flight: FlightKey | None, arrived: Arrived
-    ) -> None:
+    def shown(self, fill: Fill, flight: FlightKey | None, arrived: Arrived) -> None:
         """Now that it is known what comes, whoever knows it is there finds it by that."""
         stored, named = arrived.stored, _named(flight, arrived)
         if named is not None and named != flight:
@@ -211,13 +175,21 @@ class Filling:
         elif named is None:
             self._streams.setdefault(_representation(stored), fill)
 
-    def _land_representation(self, fill: Fill, arrived: Arrived, flight: FlightKey | None) -> None:
+    def landed(self, fill: Fill, flight: FlightKey | None) -> None:
+        """Nobody joins any more."""
+        if flight is None:
+            self._alone.pop(fill, None)
+        else:
+            self._flights.land(flight, fill)
+        arrived = fill.arrived
+        if arrived is None or not arrived.sliced:
+            return
         if (named := _named(flight, arrived)) is not None:
             self._flights.land(named, fill)
         elif self._streams.get(name := _representation(arrived.stored)) is fill:
             del self._streams[name]
 
-    def _is_there(self, stored: StoredResponse, number: int) -> bool:
+    def is_there(self, stored: StoredResponse, number: int) -> bool:
         """Whether a slice has come, or comes, by another way than a stream."""
         found = representation_among(self._store.lookup(stored.primary_key), stored)
         if found is None:
@@ -229,14 +201,15 @@ class Filling:
         flights = (slice_flight(stored, number, authorized) for authorized in (False, True))
         return any(flight in self._flights for flight in flights)
 
-    async def _fetch_slice(self, task: Task) -> tuple[UpstreamResponse, float]:
+    async def fetch_slice(self, task: Task) -> tuple[UpstreamResponse, float]:
         asked_at, (start, stop) = self._clock(), task.slice
         etag = None if task.of is None else task.of.validator.strong_etag
         return await self.fetch(task, rest_request(task.request, etag, start, stop)), asked_at
 
-    async def _fetch_whole(self, task: Task) -> tuple[UpstreamResponse, float]:
-        asked_at = self._clock()
+    async def fetch_whole(self, task: Task) -> tuple[UpstreamResponse, float]:
+        """The whole, or the rest of what is stored of it, and when it was asked for."""
         if task.part is not None:
+            asked_at = self._clock()
             completed = await self._fetch_rest(task, task.part)
             if completed is not None:
                 return completed, asked_at
@@ -267,13 +240,6 @@ class Filling:
 
     # --- going on alone -------------------------------------------------------------------------
 
-    async def _go_on_alone(
-        self, task: Task, fill: Fill, position: int, stop: int | None
-    ) -> Content:
-        arrived = fill.arrived
-        assert arrived is not None
-        return await self.rest_of(task, arrived.stored, position, stop)
-
     async def rest_of(
         self, task: Task, stored: StoredResponse, position: int, stop: int | None
     ) -> Content:
@@ -298,6 +264,58 @@ class Filling:
             return self.relayed(task, response, position, limit)
         response.abort()
         raise ContentCutShort("its rest cannot be had: the response has changed")
+
+
+class _Errand:
+    """See `Errand`: for this task and flight, begun at the epoch `stamp`; `came` is what need not
+    be fetched any more."""
+
+    __slots__ = ("_came", "_filling", "_flight", "_stamp", "_task")
+
+    def __init__(
+        self,
+        filling: Filling,
+        task: Task,
+        flight: FlightKey | None,
+        stamp: int,
+        came: tuple[UpstreamResponse, float] | None,
+    ) -> None:
+        self._filling = filling
+        self._task = task
+        self._flight = flight
+        self._stamp = stamp
+        self._came = came
+
+    @property
+    def counters(self) -> FillCounters:
+        return self._filling.counters
+
+    async def fetch(self) -> tuple[UpstreamResponse, float]:
+        if self._came is not None:
+            return self._came
+        if self._task.place is None:
+            return await self._filling.fetch_whole(self._task)
+        return await self._filling.fetch_slice(self._task)
+
+    def on_head(self, response: UpstreamResponse, asked_at: float, disowned: bool) -> HeadOutcome:
+        judge = self._filling.judge
+        return judge.judge(self._task, response, asked_at, self._stamp, not disowned)
+
+    def shown(self, fill: Fill, arrived: Arrived) -> None:
+        self._filling.shown(fill, self._flight, arrived)
+
+    def landed(self, fill: Fill) -> None:
+        self._filling.landed(fill, self._flight)
+
+    async def go_on_alone(self, fill: Fill, start: int, stop: int | None) -> Content:
+        assert fill.arrived is not None
+        return await self._filling.rest_of(self._task, fill.arrived.stored, start, stop)
+
+    def is_there(self, stored: StoredResponse, number: int) -> bool:
+        return self._filling.is_there(stored, number)
+
+    def cut_short(self, error: UpstreamError) -> None:
+        self._filling.complain(self._task, error)
 
 
 def _representation(stored: StoredResponse) -> Representation:

@@ -6,16 +6,20 @@ a viewer's own claims about who it is are dropped, since upstream would key or t
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from cdn.semantics.cache_key import normalize_authority
 from cdn.semantics.delivery import via
 from cdn.semantics.forwarded import cdn_loop
-from cdn.semantics.message import Request
+from cdn.semantics.message import FieldLine, Fields, Request
 from cdn.semantics.stored_response import StoredResponse
 from cdn.semantics.surrogate import capability
 from cdn.semantics.validation import CONDITIONS, conditional_request
 
 EDGE_SECRET_FIELD = "CDN-Edge-Secret"  # noqa: S105 - the field's name
 """By this field, with a shared secret as its value, a shield knows one of its edges."""
+
+_NARROWING = CONDITIONS | {"range"}
 
 _CLAIMS = frozenset(
     {
@@ -29,17 +33,30 @@ _CLAIMS = frozenset(
 )
 
 
+REMEMBERED = 256
+"""Field blocks, which a client repeats from request to request, whose upward form is kept."""
+
+
 def forwarded_request(request: Request, node: str) -> Request:
     """`request` with this node added to Via, CDN-Loop and Surrogate-Capability, and Host as it was
     keyed."""
-    fields = request.fields
+    fields = _forwarded_fields(
+        request.fields.lines, request.version, request.scheme, request.authority, node
+    )
+    return request.with_fields(fields)
+
+
+@lru_cache(REMEMBERED)
+def _forwarded_fields(
+    lines: tuple[FieldLine, ...], version: tuple[int, int], scheme: str, authority: str, node: str
+) -> Fields:
+    fields = Fields(lines)
     kept = fields.without(_CLAIMS.union(filter(_is_x_forwarded, fields.names())))
     host = fields.get("host")
     # RFC 9112 §3.2.2: an absolute-form target has overruled Host; otherwise it stays as it came.
-    if host is None or normalize_authority(request.scheme, host) != request.authority:
-        kept = kept.replacing("Host", request.authority)
-    own = (via(fields, node, request.version), cdn_loop(fields, node), capability(fields, node))
-    return request.with_fields(kept.adding(*own))
+    if host is None or normalize_authority(scheme, host) != authority:
+        kept = kept.replacing("Host", authority)
+    return kept.adding(via(fields, node, version), cdn_loop(fields, node), capability(fields, node))
 
 
 def _is_x_forwarded(name: str) -> bool:
@@ -49,16 +66,15 @@ def _is_x_forwarded(name: str) -> bool:
 def whole_request(request: Request, validate: StoredResponse | None) -> Request:
     """Asks for the whole representation, on no condition of the client's: the answer is for all
     who wait. With `validate`, on condition that it has changed (RFC 9111 §4.3.1)."""
-    fields = request.fields.without(CONDITIONS | {"range"})
+    fields = request.fields.without(_NARROWING)
     if validate is not None:
         fields = conditional_request(fields, validate)
-    return request.with_fields(fields)
+    return request if fields is request.fields else request.with_fields(fields)
 
 
 def rest_request(request: Request, etag: str | None, position: int, stop: int | None) -> Request:
     """Asks for bytes [position, stop) of the representation that has this strong entity tag, if
     there is one to go by (RFC 9110 §13.1.5)."""
     last = "" if stop is None else str(stop - 1)
-    fields = request.fields.without(CONDITIONS | {"range"})
-    fields = fields.adding(("Range", f"bytes={position}-{last}"))
+    fields = request.fields.without(_NARROWING).adding(("Range", f"bytes={position}-{last}"))
     return request.with_fields(fields if etag is None else fields.adding(("If-Range", etag)))

@@ -288,6 +288,8 @@ class Gateway:
 
     def _place(self, asked: Asked, forward: Forward, looked: Looked, again: Again) -> int | None:
         """The first slice that the request lacks, where slices are what to ask for."""
+        if looked.found is None and "range" not in asked.request.fields:
+            return None  # of what nobody knows, the whole
         judge = self.filling.judge
         if again.as_is or again.alone or forward.validate is not None:
             return None

@@ -221,8 +221,8 @@ class Judge:
         if isinstance(_for_anyone(stored, task, self._clock()), Forward):
             # It is of no use to those who wait, nor to the next ones: they need not queue for it.
             self._marks[task.key] = task.service.policy.hit_for_miss
-        else:
-            self._marks.pop(task.key, None)
+        elif task.key in self._marks:
+            del self._marks[task.key]
 
     def _is_covered(self, task: Task, now: float) -> bool:
         """Whether what is stored is served in place of this error: then it stays."""
@@ -236,7 +236,7 @@ class Judge:
 
     def _shows_slices(self, task: Task, stored: StoredResponse, writer: SliceWriter) -> bool:
         """Whether a whole response is seen from now on, slice by slice as it comes."""
-        if task.as_is or stored.status != 200 or not has_slices(replace(stored, present=None)):
+        if task.as_is or stored.status != 200 or not has_slices(stored.as_whole()):
             return False
         if task.place is not None and (task.of is None or is_one_representation(task.of, stored)):
             # RFC 9110 §14.2: it does not do ranges; then nothing could be asked for later.
@@ -274,13 +274,13 @@ class Judge:
         reason = may_store(task.request, head, policy)
         if reason is not None and reason.in_response:
             self._marks[task.key] = policy.hit_for_miss
-        if reason is None and part != (0, size) and not has_slices(replace(stored, present=None)):
+        if reason is None and part != (0, size) and not has_slices(stored.as_whole()):
             self._not_a_slice(task)  # RFC 9111 §3.4: nothing that it could be joined to
             reason = NotStoredReason.PARTIAL
         if reason is not None:
             return Arrived(head, stored, reason, None, part.start, is_slice=True, stop=part.stop)
         if part == (0, size):
-            stored = replace(stored, present=None)
+            stored = stored.as_whole()
             self._mark(task, stored)
             writer = self._open_writer(stored, keep)
             whole = Response(200, head.fields.without({"content-range"}), "OK")
@@ -377,4 +377,4 @@ async def _keep(slices: list[tuple[int, StoredContent]], writer: SliceWriter) ->
 
 def _for_anyone(stored: StoredResponse, task: Task, now: float) -> Decision:
     """What would become of a request that wants nothing in particular, were all of it kept."""
-    return decide(ANYONE, replace(stored, present=None), task.service.policy, now)
+    return decide(ANYONE, stored.as_whole(), task.service.policy, now)

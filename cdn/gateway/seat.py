@@ -68,6 +68,21 @@ class Seat:
         if self._fill is not None:
             self._fill.moved()
 
+    def ready(self) -> tuple[bytes | memoryview] | None:
+        """All that is left to be read, where it has come and is one piece; the seat is left then.
+        Most of what is small comes with its head: it needs no reader that is woken for it."""
+        fill, stop = self._fill, self.stop
+        if fill is None or stop is None or not fill.complete:
+            return None
+        if not fill.content.base <= self.position < stop <= fill.content.end:
+            return None
+        piece = fill.content.at(self.position)
+        if len(piece) < stop - self.position:
+            return None
+        piece = self._taken(fill, piece)
+        self.leave()
+        return (piece,)
+
     async def read(self) -> bytes | memoryview:
         """See `Content.read`. Raises ContentCutShort."""
         if self._alone is not None:

@@ -16,6 +16,7 @@ from cdn.config.models import NodeConfig
 from cdn.control.api import AdminUnusable
 from cdn.node.assembly import Assemble
 from cdn.node.clock import Clock
+from cdn.node.collector import settle
 from cdn.node.node import Load, Node, stderr_events
 from cdn.node.store_keeper import StoreKeeper
 from cdn.observe.access_log import AccessLogUnusable
@@ -66,6 +67,7 @@ async def _serve(
         loop.add_signal_handler(number, stop)
     try:
         await node.start()
+        settle()
         listening = ", ".join(node.listening)
         events.info(f"listening on {listening}")
         await stopping.wait()

@@ -23,6 +23,7 @@ from cdn.control.api import AdminServer, AdminUnusable
 from cdn.control.workers import AllWorkers
 from cdn.node.assembly import Assemble
 from cdn.node.clock import Clock
+from cdn.node.collector import settle
 from cdn.node.node import Load, Node, stderr_events
 from cdn.node.peers import Place
 from cdn.node.process import reload_at_sighup
@@ -66,6 +67,7 @@ def run_worker(
         reload_at_sighup(node)
         try:
             await node.start()
+            settle()
             _tell(channel, READY)
             await heard.go.wait()
             if not stopping.is_set():

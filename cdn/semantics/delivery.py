@@ -7,11 +7,10 @@ passes through here. Via, Age and Cache-Status are written here and nowhere else
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from cdn.semantics.message import FieldLine, Fields, Request, Response
 from cdn.semantics.ranges import ByteRange, parse_range
 from cdn.semantics.validation import Precondition, evaluate_preconditions, range_applies
+from cdn.semantics.value import value
 
 MAX_AGE_FIELD = 2**31
 """RFC 9111 §1.2.2: what a delta-seconds too large to represent is written as."""
@@ -29,10 +28,12 @@ _CONTENT_FIELDS = frozenset(
     }
 )
 
+_TAKES_RANGES = ("Accept-Ranges", "bytes")
+
 _OWN_FIELDS = frozenset({"age", "via", "cache-status"})
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Delivery:
     """`segments` in the order to send; None: the whole content to its end, whose length nobody
     knows yet. `length` is the sum of the segments in bytes, for HEAD what GET would have had."""
@@ -42,7 +43,7 @@ class Delivery:
     length: int | None
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Representation:
     """The selected response: its status and fields as received, its complete length if known."""
 
@@ -76,16 +77,18 @@ def deliver(
         head = Response(selected.status, fields.adding(*own_fields), selected.reason)
         return Delivery(head, None if request.method == "GET" else (), None)
     if selected.status == 200:
-        if "accept-ranges" not in received:
-            fields = fields.adding(("Accept-Ranges", "bytes"))
         wanted = request.fields.get("range")
         # RFC 9110 §14.2: Range is defined for GET alone, and holds where If-Range does.
         if wanted is not None and request.method == "GET" and range_applies(request, received, now):
             ranges = parse_range(wanted, length)
             if ranges is not None:
+                if "accept-ranges" not in received:
+                    fields = fields.adding(_TAKES_RANGES)
                 # RFC 9110 §14.4: on a 200 Content-Range meant nothing; here it is ours to write.
                 fields = fields.without({"content-range"})
                 return _partial(fields, own_fields, ranges, length)
+        if "accept-ranges" not in received:
+            own_fields = (_TAKES_RANGES, *own_fields)
     head = Response(selected.status, fields.adding(*own_fields), selected.reason)
     whole: tuple[Segment, ...] = (ByteRange(0, length),) if length else ()
     return Delivery(head, whole if request.method == "GET" else (), length)

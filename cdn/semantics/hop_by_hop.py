@@ -7,6 +7,8 @@ anew, and trailers are dropped.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from cdn.semantics.message import Fields
 
 HOP_BY_HOP = frozenset(
@@ -48,8 +50,11 @@ _FOR_ALL_RECIPIENTS = frozenset(
 def connection_options(fields: Fields) -> frozenset[str]:
     """The options in Connection, lower case: `close`, `keep-alive`, names of fields."""
     value = fields.get("connection")
-    if value is None:
-        return frozenset()
+    return frozenset() if value is None else _options(value)
+
+
+@lru_cache(maxsize=64)
+def _options(value: str) -> frozenset[str]:
     return frozenset(option.strip(" \t").lower() for option in value.split(","))
 
 
@@ -58,7 +63,10 @@ def end_to_end(fields: Fields) -> Fields:
 
     Content-Length is taken out as well: read it first where it is needed.
     """
-    struck = HOP_BY_HOP
-    if "connection" in fields:
-        struck |= connection_options(fields) - _FOR_ALL_RECIPIENTS
-    return Fields([line for line in fields.lines if line[0].lower() not in struck])
+    value = fields.get("connection")
+    return fields.without(HOP_BY_HOP if value is None else _struck(value))
+
+
+@lru_cache(maxsize=64)
+def _struck(connection: str) -> frozenset[str]:
+    return HOP_BY_HOP | (_options(connection) - _FOR_ALL_RECIPIENTS)

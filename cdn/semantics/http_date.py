@@ -61,11 +61,21 @@ def _parse(value: str, this_year: int) -> float | None:
 
 def format_http_date(seconds: float) -> str:
     """IMF-fixdate, the one format a sender generates."""
-    moment = datetime.fromtimestamp(int(seconds), UTC)
+    return _format(int(seconds))
+
+
+@lru_cache(maxsize=16)
+def _format(seconds: int) -> str:
+    moment = datetime.fromtimestamp(seconds, UTC)
     day, month = _DAY_NAMES[moment.weekday()], _MONTHS[moment.month - 1].capitalize()
     return f"{day}, {moment:%d} {month} {moment.year:04} {moment:%H:%M:%S} GMT"
 
 
 def year_of(seconds: float) -> int:
     """The calendar year (UTC) of a moment."""
-    return datetime.fromtimestamp(seconds, UTC).year
+    return _year_of_day(int(seconds // 86_400))
+
+
+@lru_cache(maxsize=16)
+def _year_of_day(day: int) -> int:
+    return datetime.fromtimestamp(day * 86_400, UTC).year

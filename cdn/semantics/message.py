@@ -11,8 +11,10 @@ dealt with at the rims (`cdn/wire`, `cdn/upstream`).
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator
+from collections.abc import Set as AbstractSet
+
+from cdn.semantics.value import value
 
 FieldLine = tuple[str, str]
 
@@ -23,10 +25,12 @@ class Fields:
     Names given to the methods are lower case; that is checked nowhere, for speed.
     """
 
-    __slots__ = ("_index", "lines")
+    __slots__ = ("_index", "encoded", "lines")
 
     def __init__(self, lines: Iterable[FieldLine] = ()) -> None:
         self.lines: tuple[FieldLine, ...] = tuple(lines)
+        self.encoded: str | None = None
+        """As `cdn/upstream` writes them, once it has."""
         self._index: dict[str, str] | None = None
 
     def _by_name(self) -> dict[str, str]:
@@ -42,7 +46,8 @@ class Fields:
 
     def get(self, name: str) -> str | None:
         """The combined value of all lines called `name` (lower case), or None."""
-        return self._by_name().get(name)
+        index = self._index  # asked dozens of times per request: not through another call
+        return (self._by_name() if index is None else index).get(name)
 
     def get_all(self, name: str) -> list[str]:
         """Each line's own value: for fields that must not be combined, such as Set-Cookie."""
@@ -51,15 +56,25 @@ class Fields:
         return [value for line, value in self.lines if line.lower() == name]
 
     def __contains__(self, name: str) -> bool:
-        return name in self._by_name()
+        index = self._index
+        return name in (self._by_name() if index is None else index)
+
+    def any_of(self, names: AbstractSet[str]) -> bool:
+        """Whether there is a line by one of `names` (lower case)."""
+        return not names.isdisjoint(self._by_name())
 
     def names(self) -> frozenset[str]:
         """Lower-case names that are present."""
         return frozenset(self._by_name())
 
-    def without(self, names: Container[str]) -> Fields:
-        """A copy without any line whose lower-case name is in `names`."""
-        return Fields(line for line in self.lines if line[0].lower() not in names)
+    def without(self, names: AbstractSet[str]) -> Fields:
+        """These without any line whose lower-case name is in `names`."""
+        index = self._by_name()
+        if names.isdisjoint(index):
+            return self  # nearly always
+        kept = Fields([line for line in self.lines if line[0].lower() not in names])
+        kept._index = {name: value for name, value in index.items() if name not in names}
+        return kept
 
     def adding(self, *lines: FieldLine) -> Fields:
         """A copy with `lines` after the others."""
@@ -67,7 +82,7 @@ class Fields:
 
     def replacing(self, name: str, value: str) -> Fields:
         """A copy in which one line, at the end, is all there is of `name` (spelled as given)."""
-        return Fields((*self.without((name.lower(),)).lines, (name, value)))
+        return Fields((*self.without({name.lower()}).lines, (name, value)))
 
     def __iter__(self) -> Iterator[FieldLine]:
         return iter(self.lines)
@@ -85,7 +100,7 @@ class Fields:
         return f"Fields({list(self.lines)!r})"
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Request:
     """A request head. The effective URI is scheme + authority + target (RFC 9110 §7.1).
 
@@ -106,10 +121,10 @@ class Request:
         return f"{self.scheme}://{self.authority}{self.target}"
 
     def with_fields(self, fields: Fields) -> Request:
-        return replace(self, fields=fields)
+        return Request(self.method, self.scheme, self.authority, self.target, fields, self.version)
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Response:
     """A response head. `reason` is kept only to be relayed; nothing decides by it."""
 
@@ -118,4 +133,4 @@ class Response:
     reason: str = ""
 
     def with_fields(self, fields: Fields) -> Response:
-        return replace(self, fields=fields)
+        return Response(self.status, fields, self.reason)

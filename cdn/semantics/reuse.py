@@ -7,7 +7,6 @@ one `match`. Reasons for forwarding are the words of RFC 9211 §2.2, here as in 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from enum import StrEnum
 
 from cdn.semantics.cache_control import NOTHING_SAID, CacheControl, request_directives
@@ -17,6 +16,7 @@ from cdn.semantics.policy import CachePolicy
 from cdn.semantics.ranges import parse_range
 from cdn.semantics.stored_response import StoredResponse
 from cdn.semantics.validation import range_applies
+from cdn.semantics.value import value
 
 
 class Fwd(StrEnum):
@@ -32,7 +32,7 @@ class Fwd(StrEnum):
     PARTIAL = "partial"
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Hit:
     """Answer from the store. `age` and `ttl` (freshness left) in seconds."""
 
@@ -41,7 +41,7 @@ class Hit:
     ttl: float
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class ServeStale:
     """Answer from the store although stale; `revalidate`: and freshen it meanwhile."""
 
@@ -51,7 +51,7 @@ class ServeStale:
     revalidate: bool
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Forward:
     """Ask upstream; `validate` is a stored response that a 304 would make usable."""
 
@@ -59,7 +59,7 @@ class Forward:
     validate: StoredResponse | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class OnlyIfCachedMiss:
     """504: the client wants only what is stored, and nothing is (RFC 9111 §5.2.1.7)."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from cdn.semantics.cache_control import CacheControl, response_directives
 from cdn.semantics.groups import string_list
@@ -16,13 +16,14 @@ from cdn.semantics.http_date import parse_http_date, year_of
 from cdn.semantics.message import Fields, Response
 from cdn.semantics.ranges import SLICE_SIZE, ByteRange
 from cdn.semantics.slices import PresentSlices
+from cdn.semantics.value import value
 from cdn.semantics.vary import Variant
 
 _DIGITS = re.compile(r"[0-9]+")
 _STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e\x80-\xff]*"')
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Validator:
     """What can be asked for again (RFC 9110 §8.8). `last_modified` in seconds since 1970."""
 
@@ -38,7 +39,7 @@ class Validator:
         return self.etag is not None or self.last_modified is not None
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class StoredResponse:
     """One variant's head. Times in seconds since 1970, ages and lifetimes in seconds.
 
@@ -68,7 +69,11 @@ class StoredResponse:
     slice_size: int = SLICE_SIZE
 
     def with_length(self, length: int) -> StoredResponse:
-        return replace(self, length=length)
+        return self if self.length == length else replace(self, length=length)
+
+    def as_whole(self) -> StoredResponse:
+        """The same, were all of it kept."""
+        return self if self.present is None else replace(self, present=None)
 
 
 def make_stored_response(

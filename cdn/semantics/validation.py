@@ -124,6 +124,8 @@ def evaluate_preconditions(
     If-Match and If-Unmodified-Since are evaluated as the origin would, If-Range is a matter of the
     range (`range_applies`).
     """
+    if not request.fields.any_of(CONDITIONS):
+        return Precondition.PASSED
     if not 200 <= status < 300:
         return Precondition.PASSED  # RFC 9110 §13.2.1: only where the answer would be a success
     headers = request.fields

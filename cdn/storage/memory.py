@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from itertools import chain
 
 from cdn.semantics.ranges import ByteRange
 from cdn.semantics.stored_response import StoredResponse
@@ -31,18 +31,30 @@ MOST_VARIANTS = 128
 """Of one primary key; the oldest goes first. Every look-up walks them all, and a client may send
 whatever it likes in a field that Vary nominates."""
 
+_BYTES_OVERHEAD = sys.getsizeof(b"")
+
 _LINE_OVERHEAD = 160
 """Bytes of a field line besides its text: a tuple and two str."""
 
 
-@dataclass(slots=True)
 class MemoryCounters:
-    """Plain counts, collected at scrape."""
+    """Plain counts, collected at scrape: what there is, is asked of the store itself then."""
 
-    objects: int = 0
-    bytes: int = 0
-    evictions: int = 0
-    refused: int = 0
+    __slots__ = ("_store", "evictions", "refused")
+
+    def __init__(self, store: MemoryStore) -> None:
+        self._store = store
+        self.evictions = 0
+        self.refused = 0
+
+    @property
+    def objects(self) -> int:
+        return self._store.objects
+
+    @property
+    def bytes(self) -> int:
+        """With those of what is arriving."""
+        return self._store.occupied
 
 
 Name = tuple[bytes, Variant]
@@ -55,7 +67,7 @@ class MemoryStore:
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self.largest_object = capacity // 8
-        self.counters = MemoryCounters()
+        self.counters = MemoryCounters(self)
         self.epochs = PurgeEpochs()
         self._reserved = 0
         self._objects: PolicyCache[Name, MemoryObject] = PolicyCache(
@@ -63,6 +75,16 @@ class MemoryStore:
         )
         self._variants: dict[bytes, dict[Variant, MemoryObject]] = {}
         self._arriving: dict[Name, MemoryObject] = {}
+
+    @property
+    def objects(self) -> int:
+        """Stored responses."""
+        return len(self._objects)
+
+    @property
+    def occupied(self) -> int:
+        """Bytes that they, and those on their way in, count against `capacity`."""
+        return int(self._objects.currsize) + self._reserved
 
     def lookup(self, key: bytes) -> Sequence[MemoryObject]:
         found = self._variants.get(key)
@@ -129,7 +151,6 @@ class MemoryStore:
     def release(self, size: int) -> None:
         """Gives reserved bytes back."""
         self._reserved -= size
-        self._count()
 
     def insert(self, stored: MemoryObject, response: StoredResponse, arriving: int = 0) -> bool:
         """Puts an object in with this head, in place of the one with its key and variant;
@@ -153,7 +174,6 @@ class MemoryStore:
             self.counters.evictions += 1
         self._objects[name] = stored
         self._variants.setdefault(key, {})[variant] = stored
-        self._count()
         return True
 
     def arrived(self, stored: MemoryObject) -> None:
@@ -168,16 +188,14 @@ class MemoryStore:
             self._remove((stored.response.primary_key, stored.variant))
 
     def _evict(self) -> None:
-        while self._objects and self._objects.currsize + self._reserved > self.capacity:
+        while self._objects.currsize + self._reserved > self.capacity and self._objects:
             name, _ = self._objects.popitem()
             self._forget(name)
             self.counters.evictions += 1
-        self._count()
 
     def _remove(self, name: Name) -> None:
         del self._objects[name]
         self._forget(name)
-        self._count()
 
     def _forget(self, name: Name) -> None:
         key, variant = name
@@ -185,10 +203,6 @@ class MemoryStore:
         variants.pop(variant).gone = True
         if not variants:
             del self._variants[key]
-
-    def _count(self) -> None:
-        self.counters.objects = len(self._objects)
-        self.counters.bytes = int(self._objects.currsize) + self._reserved
 
 
 class MemoryWriter:
@@ -281,6 +295,9 @@ def _expected(response: StoredResponse) -> int:
 
 
 def _overhead(response: StoredResponse) -> int:
-    lines = sum(len(name) + len(value) + _LINE_OVERHEAD for name, value in response.fields.lines)
-    variant = sum(len(name) + len(value or "") + _LINE_OVERHEAD for name, value in response.variant)
-    return _OBJECT_OVERHEAD + sys.getsizeof(response.primary_key) + lines + variant
+    lines = response.fields.lines
+    size = _OBJECT_OVERHEAD + _BYTES_OVERHEAD + len(response.primary_key)
+    size += _LINE_OVERHEAD * len(lines) + sum(map(len, chain.from_iterable(lines)))
+    for name, value in response.variant:
+        size += len(name) + len(value or "") + _LINE_OVERHEAD
+    return size

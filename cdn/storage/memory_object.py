@@ -75,11 +75,18 @@ class MemoryObject:
         response = self.response
         if isinstance(response.present, ByteRange) or response.length is None:
             return
+        if response.present is None and self._is_one_whole_slice():
+            return
         bits = sum(1 << number for number, held in enumerate(self.slices) if held is not None)
         whole = bits == (1 << slice_count(response.length, response.slice_size)) - 1
         present = None if whole else PresentSlices(bits, response.slice_size)
         if present != response.present:
             self.response = replace(response, present=present)
+
+    def _is_one_whole_slice(self) -> bool:
+        """As most of what is stored."""
+        slices, length = self.slices, self.response.length
+        return len(slices) == 1 and slices[0] is not None and len(slices[0]) == length
 
     @property
     def content_size(self) -> int:

@@ -7,16 +7,16 @@ router does, to go on at another shield when one dies) offers the same protocol 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
 from typing import Protocol
 
 from cdn.semantics.message import Request, Response
+from cdn.semantics.value import value
 
 OnInterim = Callable[[Response], None]
 """Called with each 1xx head (but 100 and 101) before the final one."""
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Endpoint:
     """One peer to connect to. `host` is a name or an address without brackets."""
 
@@ -29,7 +29,7 @@ class Endpoint:
         return f"{self.scheme}://{host}:{self.port}"
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Deadlines:
     """Seconds: to be connected, to the whole response head, between two pieces of content."""
 
@@ -38,7 +38,7 @@ class Deadlines:
     idle: float = 30.0
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class UpstreamRequest:
     """A request ready to go up: `head.fields` holds all but framing (Host included).
 

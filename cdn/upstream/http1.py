@@ -17,7 +17,7 @@ from typing import NamedTuple
 import httptools
 
 from cdn.semantics.hop_by_hop import HOP_BY_HOP, connection_options
-from cdn.semantics.message import Fields
+from cdn.semantics.message import Fields, Request
 from cdn.upstream.exchange import UpstreamRequest
 
 MAX_HEAD = 65_536
@@ -62,27 +62,42 @@ def encode_head(request: UpstreamRequest) -> bytes:
     never the client's or the upstream's fault.
     """
     head = request.head
-    lines = [f"{head.method} {head.target} HTTP/1.1"]
-    lines += [f"{name}: {value}" for name, value in head.fields if name.lower() not in HOP_BY_HOP]
+    start = f"{head.method} {head.target} HTTP/1.1\r\n"
+    fields = head.fields.encoded
+    if fields is None:
+        fields = head.fields.encoded = _encode_fields(head)
+    framing = ""
     if request.content is not None and request.content_length is None:
-        lines.append("Transfer-Encoding: chunked")
+        framing = "Transfer-Encoding: chunked\r\n"
     elif request.content_length is not None or head.method in ("POST", "PUT", "PATCH"):
         # RFC 9110 §8.6: a method that expects content says 0 where there is none.
-        lines.append(f"Content-Length: {request.content_length or 0}")
+        framing = f"Content-Length: {request.content_length or 0}\r\n"
     if request.content is None and request.content_length:
         raise ValueError(
             f"{head.url}: content of {request.content_length} bytes promised, none given"
         )
-    text = "\r\n".join(lines)
-    breaks = len(lines) - 1
-    if (
-        lines[0].count(" ") != 2
-        or text.count("\r") != breaks
-        or text.count("\n") != breaks
-        or "\0" in text
-    ):
-        raise ValueError(f"{head.url!r}: a space, CR, LF or NUL where the head cannot carry it")
-    return f"{text}\r\n\r\n".encode("latin-1")
+    if start.count(" ") != 2 or not _breaks(start, 1):
+        raise _unsendable(head)
+    return f"{start}{fields}{framing}\r\n".encode("latin-1")
+
+
+def _encode_fields(head: Request) -> str:
+    lines = [
+        f"{name}: {value}\r\n" for name, value in head.fields if name.lower() not in HOP_BY_HOP
+    ]
+    text = "".join(lines)
+    if not _breaks(text, len(lines)):
+        raise _unsendable(head)
+    return text
+
+
+def _breaks(text: str, lines: int) -> bool:
+    """Whether so many lines end in `text`, and nothing else in it ends one."""
+    return text.count("\r") == lines == text.count("\n") and "\0" not in text
+
+
+def _unsendable(head: Request) -> ValueError:
+    return ValueError(f"{head.url!r}: a space, CR, LF or NUL where the head cannot carry it")
 
 
 async def frame_content(content: AsyncIterator[bytes], length: int | None) -> AsyncIterator[bytes]:

@@ -37,7 +37,7 @@ class OriginRouter:
         if not endpoints:
             raise ValueError("origin: no addresses; give at least one endpoint")
         self._tries = Tries(fetcher, health, deadlines, counters)
-        self._endpoints = tuple(endpoints)
+        self._endpoints = tuple((str(endpoint), endpoint) for endpoint in endpoints)
         self._host = host
 
     @property
@@ -52,15 +52,15 @@ class OriginRouter:
             request = replace(request, head=head, tls_name=_name(self._host))
         first, *others = sorted(self._endpoints, key=self._is_out)
         try:
-            return await self._tries.ask(str(first), first, request)
+            return await self._tries.ask(*first, request)
         except UpstreamError as error:
             if not others or not may_retry(request, error):
                 raise
         self.counters.retries += 1
-        return await self._tries.ask(str(others[0]), others[0], request)
+        return await self._tries.ask(*others[0], request)
 
-    def _is_out(self, endpoint: Endpoint) -> bool:
-        return not self._tries.health.usable(str(endpoint))
+    def _is_out(self, named: tuple[str, Endpoint]) -> bool:
+        return not self._tries.health.usable(named[0])
 
 
 def _name(host: str) -> str:

@@ -12,10 +12,11 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from ipaddress import ip_address
 
 from cdn.hashing.ring import HashRing, overloaded
-from cdn.semantics.message import FieldLine, Request, Response
+from cdn.semantics.message import FieldLine, Fields, Request, Response
 from cdn.upstream.errors import NoUpstreamLeft, UpstreamError
 from cdn.upstream.exchange import Deadlines, Endpoint, UpstreamRequest, UpstreamResponse
 from cdn.upstream.health import HealthTracker
@@ -25,6 +26,9 @@ from cdn.upstream.router import Fetcher, Router, RouterCounters, Tries, may_retr
 SHIELD_DEADLINES = Deadlines(connect=3.0, first_byte=40.0, idle=30.0)
 """The first byte may take longer than all tries of the shield together: a slow origin is not taken
 for a dead shield."""
+
+REMEMBERED = 256
+"""Field blocks whose form for shields is kept."""
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 §5.6.2
 
@@ -58,6 +62,8 @@ class ShieldRouter:
         self._ring = HashRing(weights)
         self._fields = tuple(fields)
         self._own_names = frozenset(("forwarded", *(name.lower() for name, _ in fields)))
+        # A viewer repeats its fields from request to request.
+        self._told = lru_cache(REMEMBERED)(self._introduce)
         self._fallback = fallback
         self.in_flight = Counter() if in_flight is None else in_flight
 
@@ -182,10 +188,19 @@ class ShieldRouter:
 
     def _introduced(self, request: UpstreamRequest) -> UpstreamRequest:
         """`request` as shields see it. A TLS name, if any, is the origin's, not the shield's."""
-        fields = request.head.fields.without(self._own_names).adding(
-            *self._fields, ("Forwarded", forwarded(request.head, request.client))
+        head = request.head
+        fields = self._told(head.fields, forwarded(head, request.client))
+        return UpstreamRequest(
+            head.with_fields(fields),
+            request.content,
+            request.content_length,
+            request.on_interim,
+            None,
+            request.client,
         )
-        return replace(request, head=request.head.with_fields(fields), tls_name=None)
+
+    def _introduce(self, fields: Fields, asker: str) -> Fields:
+        return fields.without(self._own_names).adding(*self._fields, ("Forwarded", asker))
 
 
 class _InFlight:
@@ -243,7 +258,7 @@ def sheds_load(head: Response) -> bool:
 
 def forwarded(head: Request, client: str | None) -> str:
     """The Forwarded element (RFC 7239 §4) that tells for whom, how and for which host we ask."""
-    return f"for={_value(_node(client))};proto={head.scheme};host={_value(head.authority)}"
+    return f"for={_client(client)};proto={head.scheme};host={_value(head.authority)}"
 
 
 def _value(text: str) -> str:
@@ -251,6 +266,11 @@ def _value(text: str) -> str:
     if _TOKEN.fullmatch(text):
         return text
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+@lru_cache(REMEMBERED)
+def _client(client: str | None) -> str:
+    return _value(_node(client))
 
 
 def _node(client: str | None) -> str:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from cdn.gateway import fill as fill_module
 from cdn.gateway.exchange import ContentCutShort
-from cdn.gateway.fill import Arrived, Failed, Fill, FillParts
+from cdn.gateway.fill import Arrived, Failed, Fill, FillCounters
 from cdn.semantics.message import Fields, Response
 from cdn.semantics.stored_response import make_stored_response
 from cdn.semantics.storing import NotStoredReason
@@ -114,6 +114,18 @@ class Client:
         self.seat.abort()  # a task that never began has no end to do it in
 
 
+class Errand:
+    """What the fill asks of the gateway, out of a stage's hands."""
+
+    def __init__(self, stage):
+        self.counters = FillCounters()
+        self.fetch = stage.fetch
+        self.on_head = stage.judge
+        self.landed = stage.land
+        self.go_on_alone = stage.alone
+        self.cut_short = lambda error: None
+
+
 class Stage:
     """A fill with its store, and the flight that others would join."""
 
@@ -127,7 +139,8 @@ class Stage:
         self.landed = Counter()
         self.sent = 0
         self.clients = []
-        self.fill = Fill(FillParts(self.fetch, self.judge, self.land, self.alone))
+        self.errand = Errand(self)
+        self.fill = Fill(self.errand)
         self.join()
         self.task = asyncio.ensure_future(self.fill.run())
         self.fill.started_by(self.task)
@@ -138,7 +151,7 @@ class Stage:
             raise ConnectRefused("http://origin", "cannot connect")
         return self.upstream, 0.0
 
-    def judge(self, response, asked_at):
+    def judge(self, response, asked_at, disowned):
         stored = make_stored_response(
             primary_key=KEY, variant=(), response=response.head, fields=response.head.fields,
             request_time=asked_at, response_time=0.0, length=response.length, slice_size=SLICE,
@@ -253,7 +266,8 @@ def test_every_reader_has_every_byte_or_knows_it(size, declared, capacity, steps
                 case "open":
                     stage.gate.set()
                 case "disown":
-                    stage.fill.disown()
+                    if not stage.fill.complete:  # else the store itself is told
+                        stage.fill.disown()
                 case "still":
                     await still()
             stage.check()
@@ -339,7 +353,7 @@ async def test_one_who_leaves_before_anything_has_begun_leaves_nothing():
     with pytest.raises(asyncio.CancelledError):
         await stage.task
     assert stage.landed
-    assert stage.fill._parts.counters.abandoned == 1
+    assert stage.errand.counters.abandoned == 1
 
 
 async def test_a_refusal_is_everyones_answer():
@@ -348,7 +362,7 @@ async def test_a_refusal_is_everyones_answer():
     stage.refused = True
     await stage.finish()
     assert [client.ended for client in stage.clients] == ["failed", "failed"]
-    counters = stage.fill._parts.counters
+    counters = stage.errand.counters
     assert (counters.begun, counters.cut_short, counters.abandoned) == (1, 0, 0)
     stage.check_end()
 
@@ -384,10 +398,10 @@ async def test_the_store_and_its_readers_share_one_copy():
 async def test_a_bug_in_judging_is_a_failure_for_those_who_wait():
     stage = Stage(10, True, ROOMY)
 
-    def broken(response, asked_at):
+    def broken(response, asked_at, disowned):
         raise KeyError("bug")
 
-    stage.fill._parts.on_head = broken
+    stage.errand.on_head = broken
     stage.gate.set()
     with pytest.raises(KeyError):
         await stage.task
