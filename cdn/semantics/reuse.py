@@ -15,7 +15,7 @@ from cdn.semantics.message import Request
 from cdn.semantics.policy import CachePolicy
 from cdn.semantics.ranges import parse_range
 from cdn.semantics.stored_response import StoredResponse
-from cdn.semantics.validation import range_applies
+from cdn.semantics.validation import Precondition, evaluate_preconditions, range_applies
 from cdn.semantics.value import value
 
 
@@ -138,6 +138,10 @@ def covers(stored: StoredResponse, request: Request, now: float) -> bool:
     """Whether what is kept of the content is enough for the request (RFC 9111 §3.3)."""
     present = stored.present
     if present is None or request.method == "HEAD":
+        return True
+    # RFC 9110 §13.2.2: 304 and 412 have no content, and come before any range.
+    outcome = evaluate_preconditions(request, stored.status, stored.fields, now)
+    if outcome is not Precondition.PASSED:
         return True
     wanted = request.fields.get("range")
     if wanted is None or stored.length is None or not range_applies(request, stored.fields, now):

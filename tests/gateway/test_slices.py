@@ -383,6 +383,17 @@ async def test_a_head_is_answered_from_what_there_is():
         assert cdn.origin.count() == 1
 
 
+@pytest.mark.parametrize("condition", [("If-None-Match", '"v1"'), ("If-Match", '"v2"')])
+async def test_a_condition_that_leaves_no_content_to_send_needs_none(condition):
+    async with site() as cdn:
+        cdn.origin.on("/a", film())
+        await expect(cdn, 0, 1)
+        status = 304 if condition[0] == "If-None-Match" else 412
+        for fields in ([condition], [condition, ranged(5 * MIB, 6 * MIB)]):
+            assert (await cdn.get("/a", *fields)).status == status
+        assert cdn.origin.count() == 1
+
+
 # --- reading ahead --------------------------------------------------------------------------------
 
 
