@@ -6,7 +6,7 @@ STAMP := $(VENV)/.stamp
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo check format test conformance bench hitratio peers profile load clean
+.PHONY: help setup run demo check format test conformance bench bench-store hitratio peers profile load clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ conformance: $(STAMP) ## The public HTTP cache tests (ARGS=--shield, --peer ngin
 
 bench: $(STAMP) ## Micro-benchmarks of the hot path
 	@$(BIN)/python -m pytest bench --benchmark-only --benchmark-columns=min,median,ops $(ARGS)
+
+bench-store: $(STAMP) ## The disk store's figures (ARGS="p99", restart, use, kill, upgrade; --json)
+	@$(BIN)/python -m bench.store $(ARGS)
 
 hitratio: $(STAMP) ## Traces through the replacement policies (ARGS="--traces DIR", --quick, --json)
 	@$(BIN)/python -m bench.hitratio $(ARGS)

@@ -10,6 +10,9 @@ from bench.peers.chart import chart
 from bench.peers.results import HEAD, Row, grid, verdicts
 from bench.peers.workloads import WORKLOADS
 
+OTHERS = "## The disk store"
+"""Where what another bench has written begins (bench/store/page.py): it stays."""
+
 TEXT = """# CPU per request
 
 What a request costs our edge, and what it costs others in its place. This page is written by
@@ -80,7 +83,9 @@ def write_page(table: Sequence[Row], told: Mapping[str, Any], directory: Path) -
         verdicts="\n".join(f"- {verdict.sentence}" for verdict in verdicts(table)),
         tables="".join(tables),
     )
-    (directory / "PERFORMANCE.md").write_text(text)
+    page = directory / "PERFORMANCE.md"
+    _, mark, store = page.read_text().partition(OTHERS) if page.exists() else ("", "", "")
+    page.write_text(f"{text.rstrip()}\n" + (f"\n{mark}{store}" if mark else ""))
 
 
 def _target(name: str) -> str:

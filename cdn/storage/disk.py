@@ -43,8 +43,12 @@ LEAST_SEGMENTS = 10
 REUSE_MEMORY = 256 << 20
 """Bytes of RAM for what waits for its second use."""
 
-_READERS = 4
-"""Threads that wait for the device."""
+_READERS = 2
+"""Threads that wait for the device. Each competes with the loop for its core and the GIL: with four
+a hit waited far longer, and no more was read (docs/PERFORMANCE.md)."""
+
+_READERS_NICE = 5
+"""Not more: a thread that other programs keep from running may hold the GIL."""
 
 Owns = Callable[[int], bool]
 """Whether this process is to write the shard with that number."""
@@ -95,7 +99,7 @@ class DiskStore:
         self._sound: bool | None = None
         arrivals = self._arrivals = Arrivals()
         trouble = self._trouble = Trouble(str(directory.path), report)
-        readers = self._readers = ThreadPoolExecutor(_READERS, "store-reader")
+        readers = self._readers = ThreadPoolExecutor(_READERS, "store-reader", _give_way)
         self._lookups = Lookups(self._shards, arrivals, trouble, readers)
         # What a killed process wrote may be in the page cache only, and nobody knows where.
         self._catching_up = threading.Thread(target=os.sync, name="store-catching-up", daemon=True)
@@ -284,6 +288,12 @@ class DiskStore:
         self.epochs.close()
         self._directory.close()
         return sound
+
+
+def _give_way() -> None:
+    """A reader copies and checks what it has waited for while the loop has nothing to do."""
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _READERS_NICE)
 
 
 def segment_size_for(

@@ -177,7 +177,7 @@ class SliceSource:
         return self._check(number, segment, location, data)
 
     def _check(
-        self, number: int, segment: Segment, location: Location, data: bytearray
+        self, number: int, segment: Segment, location: Location, data: bytes | bytearray
     ) -> memoryview:
         record = content_of(data)
         if record is None:

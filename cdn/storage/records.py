@@ -98,7 +98,7 @@ def unpack(data: Bytes) -> Header | None:
     return Header(magic == LIVE, *fields)
 
 
-def content_of(record: bytearray) -> tuple[Header, memoryview, memoryview] | None:
+def content_of(record: bytes | bytearray) -> tuple[Header, memoryview, memoryview] | None:
     """Header, key and content of a whole record; None where one byte is not as it was written."""
     header = unpack(record)
     if header is None or header.size != len(record):

@@ -83,17 +83,15 @@ class Segment:
         """Whether the file has no name any more."""
         return os.fstat(self.fd).st_nlink == 0
 
-    def read(self, offset: int, size: int) -> bytearray:
+    def read(self, offset: int, size: int) -> bytes:
         """`size` bytes, fewer only at the end of the file. May wait for the device; OSError."""
-        data = bytearray(size)
-        view, got = memoryview(data), 0
-        while got < size:
-            count = os.preadv(self.fd, [view[got:]], offset + got)
-            if not count:
-                view.release()
-                del data[got:]
+        # pread, unlike preadv, needs no buffer that was zeroed before, with the GIL held.
+        data = os.pread(self.fd, size, offset)
+        while len(data) < size:
+            more = os.pread(self.fd, size - len(data), offset + len(data))
+            if not more:
                 break
-            got += count
+            data += more
         return data
 
     def read_resident(self, offset: int, size: int) -> bytearray | None:

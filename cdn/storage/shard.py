@@ -124,11 +124,10 @@ class Shard:
     ) -> StoredResponse | None:
         """None: not under this key, or not usable. Raises NotResident."""
         offset, size = entry.location.offset, record_size(key, entry.location.length)
-        data = segment.read_resident(offset, size)
-        if data is None:
-            if resident:
-                raise NotResident
-            data = segment.read(offset, size)
+        found = segment.read_resident(offset, size)
+        if found is None and resident:
+            raise NotResident
+        data = segment.read(offset, size) if found is None else found
         record = content_of(data)
         if record is None:
             header = unpack(data)
@@ -351,22 +350,24 @@ class Shard:
                     kept.append(put)
                 self.logs.put(change, rows)
             self.logs.committed(rows)
-        for put in kept:
-            put.done = True
-            if put.number is None:
-                put.incoming.placed.clear()  # not before readers find them in the index
+            for put in kept:
+                put.done = True
+                if put.number is None:
+                    # Not before those who read find all of it in the index.
+                    put.incoming.headed = True
+                    put.incoming.placed.clear()
 
     def _index_slice(
         self, change: Change, incoming: Incoming, number: int, location: Location
     ) -> None:
         if incoming.cancelled or incoming.object_id is None:
             return
-        if not incoming.headed:
-            incoming.placed[number] = location
-            return
         entry = change.head(incoming.digest, incoming.object_id)
         if entry is None:
-            return  # evicted, or found damaged, while more of it came
+            # With a head it was evicted, or found damaged, while more of it came.
+            if not incoming.headed:
+                incoming.placed[number] = location
+            return
         change.put_slice(incoming.object_id, number, location)
         change.put_head(incoming.digest, entry._replace(slices=entry.slices | 1 << number))
         self.counters.slices_stored += 1
@@ -393,7 +394,6 @@ class Shard:
         for number, place in placed.items():
             change.put_slice(incoming.object_id, number, place)
             self.counters.slices_stored += 1
-        incoming.headed = True
         entry = Entry(incoming.object_id, location, sequence, response.length, slices)
         change.put_head(incoming.digest, entry)
         return True

@@ -203,8 +203,10 @@ async def test_a_file_edited_and_hung_up_holds_in_every_worker_also_in_the_next_
 # -- load that notices everything
 
 
-async def test_upgrades_under_load_refuse_and_reset_nobody(origin, tmp_path):
-    async with running(origin, tmp_path) as node:
+@pytest.mark.parametrize("flags", [(), ("--store", "store", "--disk", "1GiB")], ids=["", "store"])
+async def test_upgrades_under_load_refuse_and_reset_nobody(origin, tmp_path, flags):
+    flags = [str(tmp_path / flag) if flag == "store" else flag for flag in flags]
+    async with running(origin, tmp_path, *flags) as node:
         old = [node.supervisor, *node.pids()]
         async with load(node.url, RATE) as clients:
             began = time.monotonic()

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -146,9 +147,11 @@ class Judge:
             self.checked += 1
 
 
-def run(directory: Path, rounds: int, seed: int = 1) -> Judge:
-    """Kills as many writers; raises AssertionError at the first wrong thing. Long runs are 1 s to
-    1.6 s, so that something is due; every third is cut off early."""
+def run(
+    directory: Path, rounds: int, seed: int = 1, killed: Callable[[int], object] = lambda _: None
+) -> Judge:
+    """Kills as many writers, and tells `killed` how many; raises AssertionError at the first wrong
+    thing. Long runs are 1 s to 1.6 s, so that something is due; every third is cut off early."""
     dice, total = random.Random(seed), Judge()
     for number in range(rounds):
         if number % ROUNDS_PER_STORE == 0:
@@ -167,6 +170,7 @@ def run(directory: Path, rounds: int, seed: int = 1) -> Judge:
         assert child.wait() == -signal.SIGKILL
         judge.hear(told, killed_at)
         asyncio.run(judge.look(store))
+        killed(number + 1)
         if number % ROUNDS_PER_STORE == ROUNDS_PER_STORE - 1 or number == rounds - 1:
             total.due += judge.due
             total.hits += judge.hits

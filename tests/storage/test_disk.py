@@ -1,6 +1,7 @@
 """The disk store as its users see it: look-ups, variants, slices, writers, freshening, removal."""
 
 import asyncio
+import threading
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,7 @@ from cdn.semantics.slices import PresentSlices
 from cdn.storage import disk, disk_intake, disk_lookup
 from cdn.storage.disk_object import READY
 from cdn.storage.eviction.two_logs import PROBATION_SHARE
+from cdn.storage.logs import Logs
 from cdn.storage.memory import MOST_VARIANTS
 from cdn.storage.segments import MOST_USES
 from cdn.storage.store import SliceDamaged, SliceGone
@@ -581,6 +583,31 @@ async def test_a_head_that_was_shown_is_not_written_again(store):
     await store.flush()
     assert store.counters.written == written
     assert only(store, "a").response == head
+
+
+async def test_a_head_that_is_just_being_indexed_is_kept(store, monkeypatch):
+    """Until the index has it for all to see it is on its way, also where it was shown before."""
+    indexing, go_on = threading.Event(), threading.Event()
+    last_step = Logs.put
+
+    def slowly(*of):
+        last_step(*of)
+        indexing.set()
+        assert go_on.wait(10)
+
+    head = response("a", length=SLICE)
+    with monkeypatch.context() as slow:
+        slow.setattr(Logs, "put", slowly)
+        writer = store.open_writer(head)
+        assert writer.show(head)
+        await asyncio.to_thread(indexing.wait)
+        try:
+            assert writer.write(0, content_of("a", SLICE))
+            assert writer.commit(head)
+        finally:
+            go_on.set()
+            await store.flush()
+    assert await read(only(store, "a")) == content_of("a", SLICE)
 
 
 async def test_a_part_that_lost_a_slice_is_what_is_left_at_its_beginning(store):
