@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cdn.config.models import EdgeConfig, NodeConfig, ServiceConfig
 from cdn.gateway.forward import EDGE_SECRET_FIELD
+from cdn.gateway.gateway import nobody
 from cdn.gateway.services import DeliveryService
 from cdn.node.assembly import Assembly, Upstreams, deadlines, endpoint, origin_router
 from cdn.upstream.router import Router
@@ -38,5 +39,5 @@ def assemble(config: NodeConfig, upstreams: Upstreams) -> Assembly:
             DeliveryService(service.name, service.hosts, service.policy(), router(service))
             for service in config.services
         ),
-        trusts=lambda _: False,
+        trusts=nobody,
     )

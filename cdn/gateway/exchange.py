@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from cdn.semantics.message import Request, Response
 from cdn.semantics.value import value
+
+if TYPE_CHECKING:
+    from cdn.gateway.hot import Repeatable
 
 
 class Content(Protocol):
@@ -75,7 +78,8 @@ class Answer:
     `length`: bytes of content if known, else None (the rim then sends chunked to HTTP/1.1 and
     closes after the content for HTTP/1.0). For an answer to HEAD: the Content-Length to declare,
     None to declare none; and `content` is empty. 204 and 304 carry no content and no length.
-    `close`: the connection must not be used again after this answer.
+    `close`: the connection must not be used again after this answer. `repeatable`: what it was
+    made of, where it may be given again while that holds.
     """
 
     head: Response
@@ -83,6 +87,7 @@ class Answer:
     length: int | None
     outcome: Outcome
     close: bool = False
+    repeatable: Repeatable | None = None
 
 
 class Handler(Protocol):

@@ -22,6 +22,7 @@ from cdn.gateway.fill import Arrived, Failed, Freshened, NotASlice
 from cdn.gateway.filling import Complain, Filling
 from cdn.gateway.flights import FlightKey, Task
 from cdn.gateway.gathering import Gathered, Stored
+from cdn.gateway.hot import Repeatable, Repeats
 from cdn.gateway.lookup import Looked, Lookup
 from cdn.gateway.own_answers import own_error
 from cdn.gateway.passing import PassingOn
@@ -54,6 +55,11 @@ MOST_LOOKS = 8
 """Times that one request is decided on anew: each time something has changed, but not for ever."""
 
 
+def nobody(_: Exchange) -> bool:
+    """Whom a node of the viewers' own tier trusts."""
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class Again:
     """Look again: the store has changed, or the answer was not for this request. `nominated`:
@@ -79,24 +85,46 @@ class Gateway:
         store: Store,
         clock: Callable[[], float],
         background: BackgroundTasks,
-        trusts: Callable[[Exchange], bool] = lambda _: False,
+        trusts: Callable[[Exchange], bool] = nobody,
         complain: Complain = lambda _error, _url: None,
         workers: Workers = OneWorker(),  # noqa: B008  # has no state
     ) -> None:
         self.name = name
-        self.services = services
-        self.trusts = trusts
         self.counters = GatewayCounters()
         self.filling = Filling(name, store, clock, background, complain, workers.mine)
         self._store = store
         self._clock = clock
         self._background = background
         self._ahead = ReadingAhead(self.filling, background, workers.mine)
+        self.repeats = Repeats(
+            store, self.filling.judge, clock, alone=isinstance(workers, OneWorker)
+        )
+        self._services = services
+        self._trusts = trusts
         self._lookup = Lookup(store, self.filling.judge, clock)
         self._fallback = Fallback(name, store, clock, complain, self._with_waiting, self.counters)
         self._passing = PassingOn(
-            name, store, clock, background, self.filling, self._fallback, workers, self.counters
-        )
+            name, store, clock, background, self.filling, self._fallback, workers, self.counters,
+            self.repeats.bar,
+        )  # fmt: skip
+
+    @property
+    def services(self) -> ServiceTable:
+        return self._services
+
+    @services.setter
+    def services(self, services: ServiceTable) -> None:
+        self._services = services
+        self.repeats.all_changed()
+
+    @property
+    def trusts(self) -> Callable[[Exchange], bool]:
+        return self._trusts
+
+    @trusts.setter
+    def trusts(self, trusts: Callable[[Exchange], bool]) -> None:
+        self._trusts = trusts
+        self.repeats.all_changed()
 
     # --- the pipeline ---------------------------------------------------------------------------
 
@@ -214,7 +242,17 @@ class Gateway:
             return None
         if answer is not None:
             self._used(asked, looked, use)
+            if isinstance(use, Hit) and self._trusts is nobody:
+                answer.repeatable = self._repeatable(asked, looked, use)
         return answer
+
+    def _repeatable(self, asked: Asked, looked: Looked, use: Hit) -> Repeatable | None:
+        assert looked.found is not None
+        service = asked.service
+        lifetime = freshness_lifetime(use.stored, service.policy)
+        return self.repeats.made_of(
+            asked.key, looked.found, looked.variants, lifetime, service.name
+        )
 
     async def _serve(self, asked: Asked, looked: Looked, use: Hit | ServeStale) -> Answer | None:
         """None where it has just been lost."""

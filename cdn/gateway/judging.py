@@ -77,6 +77,7 @@ class Judge:
         self._unsliced = self._make_marks()
         self._rangeless = self._make_marks()
         self._rules: LRUCache[bytes, SearchRule] = LRUCache(MOST_RULES)
+        self.has_rules = False  # plain, for every hot answer asks it
 
     def _make_marks(self) -> Marks:
         return TLRUCache(MOST_MARKS, ttu=lambda _, lifetime, now: now + lifetime, timer=self._clock)
@@ -178,6 +179,7 @@ class Judge:
         rule = parse_no_vary_search(fields.get("no-vary-search"))
         if rule is not None:
             self._rules[path_key(task.key)] = rule
+            self.has_rules = True
         policy = task.service.policy
         return make_stored_response(
             primary_key=task.key if rule is None else loose_key(task.key, rule),

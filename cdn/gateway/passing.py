@@ -33,7 +33,8 @@ from cdn.upstream.exchange import UpstreamResponse
 
 
 class PassingOn:
-    """`name` is this node's; `workers` are its others, told of what an unsafe method outdates."""
+    """`name` is this node's; `workers` are its others, told of what an unsafe method outdates;
+    `bar` hears of every key whose responses are being removed."""
 
     def __init__(
         self,
@@ -45,6 +46,7 @@ class PassingOn:
         fallback: Fallback,
         workers: Workers,
         counters: GatewayCounters,
+        bar: Callable[[bytes], None],
     ) -> None:
         self._name = name
         self._store = store
@@ -54,6 +56,7 @@ class PassingOn:
         self._fallback = fallback
         self._workers = workers
         self._counters = counters
+        self._bar = bar
 
     async def answer(self, asked: Asked, reason: Fwd, found: StoredObject | None) -> Answer:
         """The answer from upstream; `found` is what is stored for the request."""
@@ -103,6 +106,7 @@ class PassingOn:
     def remove(self, key: bytes) -> int:
         """Removes a URL's responses, and those on their way; returns how many were stored."""
         self._filling.disown(key)
+        self._bar(key)
         return sum(map(self._store.remove, self._filling.judge.names(key)))
 
     async def _carry(

@@ -29,14 +29,16 @@ from cdn.node.clock import Clock
 from cdn.node.complaints import Complaints
 from cdn.node.instruments import Instrumented, declare
 from cdn.node.peers import Peers, Place, drain_both
-from cdn.node.stores import close_store, open_store, store_status
-from cdn.observe.access_log import AccessLog, LogRecord
+from cdn.node.stores import close_store, hot_memory, open_store, store_status
+from cdn.observe.access_log import AccessLog, LogRecord, record_of
 from cdn.observe.events import EventLog
+from cdn.observe.hits import Hit, Served
 from cdn.observe.metrics import Metrics, RequestCounts
 from cdn.semantics.message import Response
 from cdn.storage.disk import DiskStore
 from cdn.upstream.client import UpstreamClient
 from cdn.upstream.health import HealthTracker
+from cdn.wire.fastpath import FastPath
 from cdn.wire.server import Http1Server
 
 DRAIN_LIMIT = 30.0
@@ -55,7 +57,7 @@ class Node:
     """Made on the loop that runs it. `load` is what a reload reads; `events` tells the operator.
     With a `place` it is one of several workers: it keeps what it owns, and its admin listener
     answers the admin process alone. `lock_fd` is the disk store's lock, where somebody else of the
-    node holds it.
+    node holds it. Without `fast` every answer is the full path's.
 
     Raises AccessLogUnusable and StoreUnusable where the access log or the store cannot be opened.
     """
@@ -71,6 +73,7 @@ class Node:
         on_record: OnRecord | None = None,
         place: Place | None = None,
         lock_fd: int | None = None,
+        fast: bool = True,
     ) -> None:
         self.config = config
         self.events = events
@@ -116,12 +119,18 @@ class Node:
             date=clock.date,
             on_finished=self._finished,
             report=events.error,
+            fast=self._fast_path(clock) if fast else None,
         )
         self._requests = RequestCounts()
         self.declared = self._instrumented()
         token = config.admin.token if config.admin else None
         answers = config.admin is not None or place is not None
         self._admin = AdminServer(token=token, events=events) if answers else None
+
+    def _fast_path(self, clock: Clock) -> FastPath:
+        store = self._store
+        capacity, room = hot_memory(self.config, self._place, store)
+        return FastPath(self.gateway.repeats, capacity, room, clock=clock.now, on_hits=self._hits)
 
     def _instrumented(self) -> Metrics:
         config = self.config
@@ -225,6 +234,7 @@ class Node:
         messages = [f"{key}: has changed, which needs a restart" for key in fixed]
         for message in messages:
             self.events.warning(f"reload: {message}")
+        self.server.settle()
         assembly = self._assemble(config, self._upstreams)
         self.gateway.services = ServiceTable(assembly.services)
         self.gateway.trusts = assembly.trusts
@@ -239,6 +249,7 @@ class Node:
 
     async def metrics(self) -> bytes:
         """See `control.protocol.Node.metrics`."""
+        self.server.settle()
         return self.declared.render()
 
     @property
@@ -248,6 +259,7 @@ class Node:
 
     async def status(self) -> dict[str, Any]:
         """See `control.protocol.Node.status`."""
+        self.server.settle()
         wire, fills = self.server.counters, self.gateway.filling.counters
         return {
             "node": self.config.name,
@@ -282,6 +294,15 @@ class Node:
         }
 
     # --- every finished request -----------------------------------------------------------------
+
+    def _hits(self, hits: Sequence[Hit], used: Sequence[Served]) -> None:
+        self.server.counters.requests += len(hits)
+        self._requests.count_hits(hits, used)
+        if self._log is not None:
+            self._log.extend(hits)
+        if self._on_record is not None:
+            for hit in hits:
+                self._on_record(record_of(hit))
 
     def _finished(
         self,

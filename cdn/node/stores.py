@@ -19,6 +19,9 @@ from cdn.storage.trouble import RETRY_AFTER
 
 NodeStore = MemoryStore | DiskStore
 
+HOT_PART = 8
+"""Of a store in RAM no more than this part is heads that are kept ready to be sent."""
+
 
 def open_store(
     config: NodeConfig, place: Place | None, lock_fd: int | None, events: EventLog
@@ -38,6 +41,15 @@ def open_store(
         lock_fd=lock_fd,
         report=events.warning,
     )
+
+
+def hot_memory(
+    config: NodeConfig, place: Place | None, store: NodeStore
+) -> tuple[int, MemoryStore | None]:
+    """Bytes for hot responses, and the store that they are part of where that is in RAM."""
+    if isinstance(store, MemoryStore):
+        return store.capacity // HOT_PART, store
+    return config.memory if place is None else place.share(config.memory), None
 
 
 def store_status(store: NodeStore, config: NodeConfig) -> dict[str, Any]:

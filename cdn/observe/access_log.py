@@ -19,12 +19,14 @@ import contextlib
 import math
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import islice
 from typing import NamedTuple
 
 from cdn.observe.events import EventLog
+from cdn.observe.hits import Hit, Served
 from cdn.observe.log_file import Done, LogFile
 
 BATCH = 256
@@ -42,6 +44,9 @@ WAITING_LIMIT = 65_536
 
 WAITING_TEXT_LIMIT = 64 << 20
 """Characters of client's text in them: a head may be 48 KiB, and 65,536 such are 3 GiB."""
+
+REMEMBERED = 256
+"""Longer texts, in characters, are escaped afresh: whoever sends many fills no memory."""
 
 COMPLAINT_INTERVAL = 60.0
 """Seconds, by the records' own times, between two lines about lost records."""
@@ -78,6 +83,30 @@ class LogRecord(NamedTuple):
     source: str
 
 
+def record_of(hit: Hit) -> LogRecord:
+    """The record of a request whose answer others have had before."""
+    served, said, client, ended, seconds = hit
+    return LogRecord(
+        time=ended,
+        client=client,
+        method=served.method,
+        target=served.target,
+        authority=served.authority,
+        scheme=served.scheme,
+        version=(1, 1),
+        status=served.status,
+        content_bytes=served.content_bytes,
+        referer=said.referer,
+        user_agent=said.user_agent,
+        cache_status=served.cache_status,
+        outcome="hit",
+        service=served.service,
+        seconds=seconds,
+        complete=True,
+        source="",
+    )
+
+
 @dataclass(slots=True)
 class AccessLogCounts:
     records: int = field(default=0, metadata={"help": "Access log records written."})
@@ -104,13 +133,16 @@ class LineFormat:
         self._operator = _quoted(operator.encode().decode("latin-1"))
         self._second = math.nan
         self._stamp = ""
+        self._starts: dict[str, str] = {}
 
-    def batch(self, records: Iterable[LogRecord]) -> tuple[bytes, int]:
+    def batch(self, records: Iterable[LogRecord | Hit]) -> tuple[bytes, int]:
         """Lines for the first of `records`, and for how many."""
         lines: list[str] = []
         size = 0
         for record in islice(records, BATCH):
-            lines.append(self.line(record))
+            lines.append(
+                self.line(record) if isinstance(record, LogRecord) else self.hit_line(record)
+            )
             size += len(lines[-1])
             if size >= BATCH_BYTES:
                 break
@@ -129,6 +161,30 @@ class LineFormat:
             f"{self._operator} {_word(record.service)} {'whole' if record.complete else 'cut'}\n"
         )
 
+    def hit_line(self, hit: Hit) -> str:
+        """`line` of what `record_of` makes of it."""
+        served, said, client, ended, seconds = hit
+        opening, member, end = served.texts or self._texts(served)
+        text = said.text
+        if text is None:
+            text = said.text = f"{_quoted(said.referer)} {_quoted(said.user_agent)}"
+        if ended // 1 != self._second or (start := self._starts.get(client)) is None:
+            start = self._start(client, ended)
+        return f"{start}{opening} {text} {member} {seconds:.6f} {end}"
+
+    def _start(self, client: str, ended: float) -> str:
+        start = f"{_word(client)} - - [{self._time(ended)}] "
+        if len(self._starts) < BATCH:
+            self._starts[client] = start
+        return start
+
+    def _texts(self, served: Served) -> tuple[str, str, str]:
+        asked = _quoted(f"{served.method} {served.target} HTTP/1.1")
+        opening = f"{asked} {served.status} {served.content_bytes}"
+        end = f"{self._operator} {_word(served.service)} whole\n"
+        served.texts = opening, _quoted(self._own_member(served.cache_status)), end
+        return served.texts
+
     def _own_member(self, cache_status: str) -> str:
         # RFC 9211 §2: each cache appends its member, so ours is the last that has our name.
         start = cache_status.rfind(self._member)
@@ -144,14 +200,22 @@ class LineFormat:
                 f":{t.tm_hour:02}:{t.tm_min:02}:{t.tm_sec:02} +0000"
             )
             self._second = second
+            self._starts.clear()
         return self._stamp
 
 
 def _escaped(text: str) -> str:
     """ASCII without quotes, backslashes and controls; they and all other bytes are `\\xhh`."""
+    return _remembered(text) if len(text) <= REMEMBERED else _escape(text)
+
+
+def _escape(text: str) -> str:
     if _PLAIN(text):
         return text
     return text.translate(_ESCAPES).encode("ascii", "backslashreplace").decode("ascii")
+
+
+_remembered = lru_cache(maxsize=4096)(_escape)
 
 
 def _quoted(text: str) -> str:
@@ -162,8 +226,14 @@ def _word(text: str) -> str:
     return _escaped(text).replace(" ", "\\x20") if text else "-"
 
 
-def _text(record: LogRecord) -> int:
+def _ended(record: LogRecord | Hit) -> float:
+    return record.time if isinstance(record, LogRecord) else record[3]
+
+
+def _text(record: LogRecord | Hit) -> int:
     """Characters that the client chose."""
+    if not isinstance(record, LogRecord):
+        return record[1].size
     return len(record.target) + len(record.authority) + len(record.referer) + len(record.user_agent)
 
 
@@ -186,7 +256,7 @@ class AccessLog:
         self._format = LineFormat(node, operator)
         self._events = events
         self._loop = asyncio.get_running_loop()
-        self._waiting: list[LogRecord] = []
+        self._waiting: list[LogRecord | Hit] = []
         self._waiting_text = 0
         self._room = WAITING_LIMIT
         self._in_flight = 0
@@ -195,17 +265,33 @@ class AccessLog:
         self._idle.set()
         self._complained = -math.inf
 
-    def append(self, record: LogRecord) -> None:
+    def append(self, record: LogRecord | Hit) -> None:
         """Takes a record, or loses it when too many wait. Never blocks, never raises."""
         text = self._waiting_text + _text(record)
         if len(self._waiting) >= self._room or text > WAITING_TEXT_LIMIT:
-            self._lose(1, record.time, "it takes them too slowly, look at its disk or its reader")
+            self._lose(
+                1, _ended(record), "it takes them too slowly, look at its disk or its reader"
+            )
             return
         self._waiting.append(record)
         self._waiting_text = text
+        self._wake()
+
+    def _wake(self) -> None:
         if self._idle.is_set():
             self._idle.clear()
             self._loop.call_later(PAUSE, self._write)
+
+    def extend(self, hits: Sequence[Hit]) -> None:
+        """`append` for many that came at about one time."""
+        text = self._waiting_text + sum([hit[1].size for hit in hits])
+        if len(self._waiting) + len(hits) > self._room or text > WAITING_TEXT_LIMIT:
+            for hit in hits:
+                self.append(hit)
+            return
+        self._waiting += hits
+        self._waiting_text = text
+        self._wake()
 
     def reopen(self) -> None:
         """Opens the path anew, after logrotate has moved the file away."""
@@ -235,7 +321,7 @@ class AccessLog:
         batch, self._waiting = self._waiting[:count], self._waiting[count:]
         self._waiting_text -= sum(map(_text, batch))
         self._in_flight = count
-        last = batch[-1].time
+        last = _ended(batch[-1])
         self._file.write(lines, self._on_loop(lambda error: self._written(last, error)))
 
     def _written(self, when: float, error: OSError | None) -> None:

@@ -26,6 +26,8 @@ from prometheus_client.core import (
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.registry import Collector
 
+from cdn.observe.hits import Hit, Served
+
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 """The media type of `Metrics.render`."""
 
@@ -85,17 +87,42 @@ class RequestCounts:
         self, service: str, cache: str, status: int, content_bytes: int, seconds: float
     ) -> None:
         """`service` and `cache` as in `Outcome`, `seconds` from head received to last byte sent."""
+        row = self._row(service, cache, status)
+        row.requests += 1
+        row.content_bytes += content_bytes
+        durations = self._duration(cache)
+        durations.buckets[bisect_left(DURATION_BOUNDS, seconds)] += 1
+        durations.seconds += seconds
+
+    def count_hits(self, hits: Iterable[Hit], used: Iterable[Served]) -> None:
+        """The same of many: `used` are the answers in `hits`."""
+        for served in used:
+            row = self._row(served.service, "hit", served.status)
+            row.requests += served.uses
+            row.content_bytes += served.uses * served.content_bytes
+        durations = self._duration("hit")
+        buckets, bound, short = durations.buckets, DURATION_BOUNDS[0], 0
+        for hit in hits:
+            seconds = hit[4]
+            durations.seconds += seconds
+            if seconds <= bound:
+                short += 1
+            else:
+                buckets[bisect_left(DURATION_BOUNDS, seconds)] += 1
+        buckets[0] += short
+
+    def _row(self, service: str, cache: str, status: int) -> _Row:
         key = (service, cache, status // 100)
         row = self._rows.get(key)
         if row is None:
             row = self._rows[key] = _Row()
-        row.requests += 1
-        row.content_bytes += content_bytes
+        return row
+
+    def _duration(self, cache: str) -> _Durations:
         durations = self._durations.get(cache)
         if durations is None:
             durations = self._durations[cache] = _Durations()
-        durations.buckets[bisect_left(DURATION_BOUNDS, seconds)] += 1
-        durations.seconds += seconds
+        return durations
 
     def declare(self, metrics: Metrics) -> None:
         labels = ("service", "cache", "status")

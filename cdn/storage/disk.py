@@ -75,6 +75,7 @@ class DiskStore:
     ) -> None:
         self.counters = DiskCounters()
         self._directory = directory
+        self.on_change: Callable[[bytes], None] = lambda _: None
         self._in_charge = in_charge
         self._report = report
         killed = directory.begin() if in_charge else False
@@ -114,6 +115,7 @@ class DiskStore:
             readers,
             largest_slice,
             room,
+            self._changed,
         )
 
     @classmethod
@@ -227,9 +229,13 @@ class DiskStore:
             removed = self._shards.of(digest).remove(key, digest)
         except (IndexFailed, OSError) as error:
             self._trouble.failed(str(error))
+        self.on_change(key)
         # What the index had is counted by the process that took it out, once.
         shown = [i for i in arriving if i.response and not i.headed]
         return len(removed) + len(shown)
+
+    def _changed(self, key: bytes) -> None:
+        self.on_change(key)
 
     # --- its life -------------------------------------------------------------------------------
 

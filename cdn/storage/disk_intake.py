@@ -7,6 +7,7 @@ refused, and tried again later; so is what another process writes, as long as it
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import Executor, Future
 
 from cdn.hashing.digest import key_digest
@@ -45,6 +46,7 @@ class Intake:
         readers: Executor,
         largest_slice: int,
         waiting_room: int = 0,
+        on_change: Callable[[bytes], None] = lambda _: None,
     ) -> None:
         self._shards = shards
         self._arrivals = arrivals
@@ -53,6 +55,7 @@ class Intake:
         self._counters = counters
         self._readers = readers
         self._largest_slice = largest_slice
+        self._on_change = on_change
         self._stopped = False
         self._syncing = threading.Lock()
         self._writing = WriteBehind(self._write, self._sync)
@@ -239,6 +242,7 @@ class Intake:
             self._trouble.failed(str(error))
             return False
         self._arrivals.show(incoming, head)
+        self._on_change(incoming.key)
         return stays or self._write_head(incoming, head, whole)
 
     def _write_head(self, incoming: Incoming, head: StoredResponse, whole: bool) -> bool:

@@ -10,7 +10,7 @@ are mostly fields and Python.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 
 from cdn.semantics.ranges import ByteRange
@@ -69,6 +69,7 @@ class MemoryStore:
         self.largest_object = capacity // 8
         self.counters = MemoryCounters(self)
         self.epochs = PurgeEpochs()
+        self.on_change: Callable[[bytes], None] = lambda _: None
         self._reserved = 0
         self._objects: PolicyCache[Name, MemoryObject] = PolicyCache(
             GDG(capacity), getsizeof=lambda stored: stored.size
@@ -174,6 +175,7 @@ class MemoryStore:
             self.counters.evictions += 1
         self._objects[name] = stored
         self._variants.setdefault(key, {})[variant] = stored
+        self.on_change(key)
         return True
 
     def arrived(self, stored: MemoryObject) -> None:
@@ -203,6 +205,7 @@ class MemoryStore:
         variants.pop(variant).gone = True
         if not variants:
             del self._variants[key]
+        self.on_change(key)
 
 
 class MemoryWriter:

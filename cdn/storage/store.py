@@ -8,7 +8,7 @@ coroutine, and says so by its name.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from cdn.semantics.ranges import ByteRange
@@ -115,7 +115,10 @@ class Epochs(Protocol):
 
 
 class Store(Protocol):
-    """Keeps responses within a budget of bytes. All keys are primary keys."""
+    """Keeps responses within a budget of bytes. All keys are primary keys. `on_change` is called
+    with a key before any call returns that changes, in this process, what is stored under it."""
+
+    on_change: Callable[[bytes], None]
 
     @property
     def epochs(self) -> Epochs: ...

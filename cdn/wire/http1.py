@@ -21,6 +21,7 @@ from typing import cast
 from cdn.gateway.exchange import Answer, ContentCutShort, Outcome
 from cdn.semantics.message import Fields, Response
 from cdn.wire.errors import RequestError
+from cdn.wire.field_block import FieldBlock, read_head
 from cdn.wire.request_content import RequestContent
 from cdn.wire.request_head import RequestHead, check_partial, parse_head
 from cdn.wire.response_head import Framing, choose_framing, encode_head
@@ -87,6 +88,15 @@ class Http1Connection(asyncio.Protocol):
         self._arm(self._quiet_since + self.rim.deadlines.idle)
 
     def data_received(self, data: bytes) -> None:
+        if (
+            self._turn is None
+            and self._content is None
+            and self._room is None
+            and not self._closing
+            and self._start == len(self._buffer)
+            and self._serve_one(data)
+        ):
+            return
         if self._closing:
             self._lingered += len(data)
             if self._lingered > LINGER_BYTES:
@@ -145,6 +155,33 @@ class Http1Connection(asyncio.Protocol):
 
     # -- requests ----------------------------------------------------------------------------
 
+    def _serve_one(self, data: bytes) -> bool:
+        """Begins the request that `data` is; False where it is more or less than one, or none."""
+        memory = self.rim.memory
+        if memory is None:
+            return False
+        end = data.find(b"\r\n")
+        fields = data[end + 2 :]
+        # What is remembered ends where a head does.
+        block = memory.blocks.get(fields)
+        if block is None:
+            if fields.find(b"\r\n\r\n") != len(fields) - 4:
+                return False
+            block = memory.block(fields)
+        if block is None:
+            return False
+        if not self._answer_again(block, data, end):
+            self._buffer = data
+            self._start = self._scanned = len(data)
+            try:
+                head = read_head(data, end, block, self.rim.scheme)
+            except RequestError as fault:
+                self._refuse(fault)
+            else:
+                self._begin(head, block)
+            self._govern_reading()
+        return True
+
     def _serve(self) -> None:
         """Begins every request that can be begun now, in order."""
         while not (self._turn or self._content or self._room or self._closing):
@@ -152,11 +189,18 @@ class Http1Connection(asyncio.Protocol):
                 raw = self._next_head()
                 if raw is None:
                     break
-                head = parse_head(raw, self.rim.scheme)
+                if self.rim.memory is None:
+                    head, block = parse_head(raw, self.rim.scheme), None
+                else:
+                    end = raw.find(b"\r\n")
+                    block = self.rim.memory.block(raw[end + 2 :])
+                    if block is not None and self._answer_again(block, raw, end):
+                        continue
+                    head = read_head(raw, end, block, self.rim.scheme)
             except RequestError as fault:
                 self._refuse(fault)
                 break
-            self._begin(head)
+            self._begin(head, block)
         self._govern_reading()
 
     def _next_head(self) -> bytes | None:
@@ -179,12 +223,25 @@ class Http1Connection(asyncio.Protocol):
             self._arm(self._head_since + self.rim.deadlines.head)
         return None
 
-    def _begin(self, head: RequestHead) -> None:
+    def _answer_again(self, block: FieldBlock, head: bytes, end: int) -> bool:
+        """Answers a request, whose line ends at `end`, as one before it; False if that is not at
+        hand."""
+        rim = self.rim
+        fast = rim.fast
+        if fast is None:
+            return False
+        if not fast.answer(head, end, block, rim.scheme, self.client, self._transport.write):
+            return False
+        self._quiet_since = self.loop.time()
+        return True
+
+    def _begin(self, head: RequestHead, block: FieldBlock | None = None) -> None:
         self.rim.counters.requests += 1
         if head.chunked or head.content_length:
             self._content = RequestContent(head.content_length, self.client, self._content_wanted)
         arrived = self.rim.clock()
-        turn = self._turn = Turn(head, self._content, self.client, arrived, self._transport.write)
+        write = self._transport.write
+        turn = self._turn = Turn(head, self._content, self.client, arrived, write, block)
         if self._content is not None:
             data = bytes(self._buffer[self._start :])
             self._buffer, self._start, self._scanned = self._take_content(data), 0, 0
@@ -213,6 +270,8 @@ class Http1Connection(asyncio.Protocol):
         seconds = 0.0 if began is None else self.loop.time() - began
         self._linger()
         answer.outcome.client = self.client
+        if self.rim.fast is not None:
+            self.rim.fast.settle()
         self.rim.on_finished(None, answer.head, answer.outcome, len(content), seconds, True)
 
     # -- request content ---------------------------------------------------------------------
@@ -302,8 +361,17 @@ class Http1Connection(asyncio.Protocol):
             self.rim.report(f"bug: {turn.exchange.request.url}: {size} bytes for {framing.length}")
             self._end(turn, False)
             return True
+        if answer.repeatable is not None:
+            self._keep(turn, answer, head)
         self._end(turn, True)
         return True
+
+    def _keep(self, turn: Turn, answer: Answer, head: bytes) -> None:
+        """Has an answer given again, where it is one to any connection."""
+        fast, block = self.rim.fast, turn.block
+        # After waiting, what is stored may be another already.
+        if fast is not None and block is not None and turn.task is None and not turn.close:
+            fast.hot.take(block, turn.exchange.request, answer, head)
 
     async def _respond(self, turn: Turn) -> None:
         """The Task of an answer that is not at hand, or not small."""
@@ -390,6 +458,8 @@ class Http1Connection(asyncio.Protocol):
         head, outcome = (answer.head, answer.outcome) if answer else (_CLIENT_GONE, Outcome())
         # Not the loop's time, which stands still between two turns of the loop.
         seconds = max(0.0, self.rim.clock() - turn.exchange.arrived)
+        if self.rim.fast is not None:
+            self.rim.fast.settle()  # records come in the order of the answers
         self.rim.on_finished(turn.exchange, head, outcome, turn.sent, seconds, complete)
 
     def _abandon(self) -> None:

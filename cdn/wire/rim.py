@@ -11,6 +11,8 @@ from typing import Protocol
 from cdn.gateway.exchange import Exchange, Handler, Outcome
 from cdn.semantics.message import Response
 from cdn.wire.errors import ErrorAnswers
+from cdn.wire.fastpath import FastPath
+from cdn.wire.field_block import FieldMemory
 
 OnFinished = Callable[[Exchange | None, Response, Outcome, int, float, bool], None]
 """(exchange, answer's head, outcome, bytes of content sent, seconds, complete). The exchange is
@@ -55,7 +57,8 @@ class Connection(Protocol):
 @dataclass(slots=True)
 class Rim:
     """`clock` gives the wall time of arrival in seconds; `report` is told of bugs;
-    `emptied` is set whenever the last connection is gone."""
+    `emptied` is set whenever the last connection is gone. Without `memory` every head is read
+    afresh, without `fast` every request is the handler's."""
 
     handler: Handler
     errors: ErrorAnswers
@@ -67,4 +70,6 @@ class Rim:
     counters: Counters = field(default_factory=Counters)
     connections: set[Connection] = field(default_factory=set)
     draining: bool = False
+    memory: FieldMemory | None = None
+    fast: FastPath | None = None
     emptied: asyncio.Event = field(default_factory=asyncio.Event)

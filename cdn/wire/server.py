@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable
 
 from cdn.gateway.exchange import Handler
 from cdn.wire.errors import ErrorAnswers
+from cdn.wire.fastpath import FastPath
+from cdn.wire.field_block import FieldMemory
 from cdn.wire.http1 import UNSENT, Http1Connection
 from cdn.wire.rim import Counters, Deadlines, OnFinished, Rim
 
@@ -51,7 +53,8 @@ class Http1Server:
     """Serves `handler` on any number of listeners.
 
     `name` is the node's (a token, for Proxy-Status); `clock` the wall time in seconds; `date` an
-    IMF-fixdate for the rim's own answers; `scheme` what the listeners speak.
+    IMF-fixdate for the rim's own answers; `scheme` what the listeners speak. With `fast`
+    hot answers are given again without the handler.
     """
 
     def __init__(
@@ -65,9 +68,13 @@ class Http1Server:
         scheme: str = "http",
         deadlines: Deadlines = Deadlines(),  # noqa: B008  # immutable
         report: Callable[[str], None] = lambda _: None,
+        fast: FastPath | None = None,
     ) -> None:
         errors = ErrorAnswers(name, date)
         self._rim = Rim(handler, errors, scheme, clock, on_finished, deadlines, report)
+        if fast is not None:
+            self._rim.fast, self._rim.memory = fast, FieldMemory()
+        self._fast = fast
         self._servers: list[asyncio.Server] = []
 
     @property
@@ -112,6 +119,17 @@ class Http1Server:
     def _connection(self) -> Http1Connection:
         return Http1Connection(self._rim)
 
+    @property
+    def fast_answers(self) -> int:
+        """How many requests the fast path has answered."""
+        self.settle()
+        return 0 if self._fast is None else self._fast.answers
+
+    def settle(self) -> None:
+        """Reports every answer that was given and not been reported yet."""
+        if self._fast is not None:
+            self._fast.settle()
+
     def stop_accepting(self) -> None:
         """Closes the listeners; connections go on."""
         for server in self._servers:
@@ -124,6 +142,8 @@ class Http1Server:
         self.stop_accepting()
         rim = self._rim
         rim.draining = True
+        rim.fast = None  # it closes no connection
+        self.settle()
         if not rim.connections:
             return
         for connection in list(rim.connections):

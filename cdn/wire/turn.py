@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from cdn.gateway.exchange import Answer, Exchange
 from cdn.semantics.message import Response
+from cdn.wire.field_block import FieldBlock
 from cdn.wire.request_content import RequestContent
 from cdn.wire.request_head import RequestHead
 from cdn.wire.response_head import Framing, encode_interim
@@ -29,10 +30,11 @@ class InterimSender:
 
 class Turn:
     """`arrived` is wall time; `framing` is set once the final head is decided; `sent` counts bytes
-    of the answer's content."""
+    of the answer's content. `block` are the fields of a plain request."""
 
     __slots__ = (
         "answer",
+        "block",
         "close",
         "content",
         "exchange",
@@ -51,8 +53,10 @@ class Turn:
         client: str,
         arrived: float,
         write: Callable[[bytes], None],
+        block: FieldBlock | None = None,
     ) -> None:
         self.content = content
+        self.block = block
         self.keep_alive = head.keep_alive
         self.expects_continue = head.expects_continue
         self.answer: Answer | None = None

@@ -32,11 +32,11 @@ LOOPBACK = {"prefixes": ["127.0.0.0/8", "::1/128"]}
 class LocalNode:
     """A node on this loop. `url` is where it listens, `log` every request it has answered."""
 
-    def __init__(self, raw: dict[str, Any], clock: ManualClock | None) -> None:
+    def __init__(self, raw: dict[str, Any], clock: ManualClock | None, fast: bool = True) -> None:
         model = EdgeConfig if raw["role"] == "edge" else ShieldConfig
         assemble = edge.role.assemble if raw["role"] == "edge" else shield.role.assemble
         self.config = model.model_validate(raw, context=Context(Path(), {}))
-        self.log: list[LogRecord] = []
+        self._log: list[LogRecord] = []
         self.events = io.StringIO()
         now = Clock() if clock is None else Clock(clock.now, clock.now)
         events = EventLog(self.config.name, now.now, self.events)
@@ -46,9 +46,15 @@ class LocalNode:
             lambda: self.config,
             clock=now,
             events=events,
-            on_record=self.log.append,
+            on_record=self._log.append,
+            fast=fast,
         )
         self.url = ""
+
+    @property
+    def log(self) -> list[LogRecord]:
+        self.node.server.settle()
+        return self._log
 
     async def start(self) -> None:
         await self.node.start()
@@ -67,8 +73,10 @@ class LocalNode:
 
 
 @contextlib.asynccontextmanager
-async def local_node(raw: dict[str, Any], clock: ManualClock | None) -> AsyncIterator[LocalNode]:
-    node = LocalNode(raw, clock)
+async def local_node(
+    raw: dict[str, Any], clock: ManualClock | None, fast: bool = True
+) -> AsyncIterator[LocalNode]:
+    node = LocalNode(raw, clock, fast)
     await node.start()
     try:
         yield node
@@ -83,6 +91,7 @@ def local_edge(
     name: str = "edge-a",
     clock: ManualClock | None = None,
     cache: dict[str, Any] | None = None,
+    fast: bool = True,
     **keys: Any,
 ) -> contextlib.AbstractAsyncContextManager[LocalNode]:
     """An edge for any Host before `origin`, or before `shields` (name to URL); `keys` and `cache`
@@ -96,7 +105,7 @@ def local_edge(
         "direct_to_origin": not shields,
         "services": [service | {"cache": cache or {}}],
     }
-    return local_node(raw | keys, clock)
+    return local_node(raw | keys, clock, fast)
 
 
 def local_shield(

@@ -1,0 +1,47 @@
+"""Requests that were answered again as others were before: their records, by what they share.
+
+Strategy: what is said of an answer is the same for all who get it in one second, and what a client
+says of itself is the same in all its requests; each is put into text once. What is left of a
+request is a tuple, which becomes a line or a `LogRecord` in batches, off the request's path.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True, eq=False)
+class Served:
+    """An answer as it is given now; fields as in `LogRecord`. `of` is what its giver knows it by,
+    `uses` how often it was given since it was last counted, `texts` the formatter's."""
+
+    method: str
+    scheme: str
+    authority: str
+    target: str
+    status: int
+    content_bytes: int
+    cache_status: str
+    service: str
+    of: object
+    uses: int = field(default=0, init=False)
+    texts: tuple[str, str, str] | None = field(default=None, init=False)
+
+
+@dataclass(slots=True, eq=False)
+class Said:
+    """What a client says of itself; `text` is the formatter's."""
+
+    referer: str
+    user_agent: str
+    text: str | None = field(default=None, init=False)
+
+    @property
+    def size(self) -> int:
+        """Characters."""
+        return len(self.referer) + len(self.user_agent)
+
+
+Hit = tuple[Served, Said, str, float, float]
+"""One request: its answer, its client's words, the client's address, wall seconds at its end, and
+how many seconds it took."""

@@ -1,0 +1,395 @@
+"""A hit in two look-ups and one write: answers that are given again as bytes.
+
+Strategy: what the full path has answered out of the store, and the gateway calls repeatable, is
+kept as it was sent, under its primary key, once for each way to ask that tells answers apart. From
+one second to the next such an answer differs in Age and in Cache-Status' ttl alone, which are
+written anew when they have changed; by the rules of the full path, so that both say the same at
+every moment. A key is forgotten as soon as the gateway tells that it, or everything, has changed;
+when its answer is no longer fresh; and when others are hotter, by the policy that governs RAM.
+
+Each answer leaves one record. Records are counted, logged and told to the store in batches, before
+anything else is counted or logged, so their order is that of the answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from cdn.gateway.exchange import Answer
+from cdn.gateway.hot import Repeatable, Repeats
+from cdn.observe.hits import Hit, Served
+from cdn.semantics.delivery import age_field, cache_status
+from cdn.semantics.freshness import current_age
+from cdn.semantics.message import Request
+from cdn.semantics.ranges import ByteRange
+from cdn.storage.eviction.greedy_dual import GDG
+from cdn.storage.store import SliceUnavailable
+from cdn.wire.field_block import FieldBlock
+
+BATCH = 256
+"""Records that are dealt with at once: more would be felt by the request that waits."""
+
+PAUSE = 0.01
+"""Seconds between the first record and the batch it is in."""
+
+JOINED = 4096
+"""Bytes of content that are kept a second time, behind their head."""
+
+MOST_ANSWERS = 64
+"""Of one key; the one that was made first goes first."""
+
+_OVERHEAD = 1_600
+"""Bytes of an answer besides its head and content (tests/wire/test_fastpath.py keeps it honest)."""
+
+_MARGIN = 1e-5
+"""Seconds before a figure changes in which it is computed anew each time: floats round."""
+
+OnHits = Callable[[Sequence[Hit], Sequence[Served]], None]
+"""Takes records, and of each answer in them how often it was given (`Served.uses`)."""
+
+Write = Callable[[bytes], object]
+
+
+class Room(Protocol):
+    """Where bytes are accounted for. See `MemoryStore.reserve`."""
+
+    def reserve(self, size: int) -> bool: ...
+
+    def release(self, size: int) -> None: ...
+
+
+class HotAnswer:
+    """One answer. `head` is right from `since` to `until`, in the clock's seconds; `wire` is all of
+    it, where that is small."""
+
+    __slots__ = (
+        "_after",
+        "_before",
+        "_between",
+        "_member",
+        "_served",
+        "body",
+        "head",
+        "of",
+        "ranged",
+        "served",
+        "since",
+        "until",
+        "wire",
+    )
+
+    def __init__(
+        self, of: Repeatable, request: Request, answer: Answer, head: bytes, body: bytes
+    ) -> None:
+        self.of = of
+        self.body = body
+        self.ranged = answer.head.status == 206 and b"\r\nContent-Range: bytes " in head
+        if self.ranged:
+            head = head[: head.rindex(b"\r\nContent-Range: ")]
+        # The fields that a node adds stand together, at the end, and once (`delivery`).
+        age = head.rindex(b"\r\nAge: ") + 7
+        status = head.rindex(b"\r\nCache-Status: ") + 16
+        line_end = head.find(b"\r\n", status)
+        ttl = head.rindex(b"; ttl=", 0, None if line_end < 0 else line_end) + 6
+        self._before = head[:age]
+        self._between = head[head.index(b"\r\n", age) : ttl]
+        self._after = b"" if line_end < 0 else head[line_end:]
+        self._member = head[status:ttl].decode("latin-1")
+        self._served = (
+            request.method,
+            request.scheme,
+            request.authority,
+            request.target,
+            answer.head.status,
+        )
+        self.since, self.until = 1.0, 0.0
+        self.head = self.wire = b""
+        self.served: Served
+
+    def renew(self, now: float) -> bool:
+        """Makes it right for `now`. False: it is not fresh any more."""
+        age = current_age(self.of.response, now)
+        ttl = self.of.lifetime - age
+        if ttl <= 0:  # RFC 9111 §4.2: fresh is a lifetime greater than the age
+            return False
+        shown_age, shown_ttl = age_field(age)[1], _shown(ttl)
+        self.head = head = b"".join(
+            (self._before, shown_age.encode(), self._between, shown_ttl.encode(), self._after)
+        )
+        self.wire = b"" if self.ranged or len(self.body) > JOINED else head + self.body
+        self.served = self._serve(self._served[4], len(self.body), shown_ttl)
+        self.since = now
+        self.until = max(now, now + min(1 - age % 1, ttl % 1) - _MARGIN)
+        return True
+
+    def _serve(self, status: int, size: int, ttl: str) -> Served:
+        method, scheme, authority, target, _ = self._served
+        member = self._member + ttl
+        service = self.of.service
+        return Served(method, scheme, authority, target, status, size, member, service, self.of)
+
+    def part(self, first: int, last: int | None) -> tuple[bytes, Served] | None:
+        """The answer for one range: its bytes, and what is said of it. None where the range
+        cannot be satisfied."""
+        body = self.body
+        if first >= len(body):
+            return None
+        stop = len(body) if last is None else min(last + 1, len(body))
+        told = b"\r\nContent-Range: bytes %d-%d/%d\r\nContent-Length: %d\r\n\r\n"
+        head = self.head + told % (first, stop - 1, len(body), stop - first)
+        served = self.served
+        shown = Served(
+            served.method,
+            served.scheme,
+            served.authority,
+            served.target,
+            served.status,
+            stop - first,
+            served.cache_status,
+            served.service,
+            self.of,
+        )
+        return b"".join((head, memoryview(body)[first:stop])), shown
+
+
+def _shown(ttl: float) -> str:
+    return cache_status("", ttl=ttl).rpartition("=")[2]
+
+
+class _Key:
+    """All answers of one primary key."""
+
+    __slots__ = ("answers", "nominated", "reserved", "size")
+
+    def __init__(self, nominated: tuple[str, ...]) -> None:
+        self.nominated = nominated
+        self.answers: dict[str | tuple[str | None, ...], HotAnswer] = {}
+        self.size = 0
+
+
+class HotResponses:
+    """Answers by primary key, up to `capacity` bytes. Where the store holds content in RAM,
+    `shared`, it is not held twice, and what is held beside it is accounted for in `room`."""
+
+    def __init__(
+        self, repeats: Repeats, capacity: int, room: Room | None, clock: Callable[[], float]
+    ) -> None:
+        self._repeats = repeats
+        self._room = room
+        self._clock = clock
+        self._keys: dict[bytes, _Key] = {}
+        self._policy: GDG[bytes] = GDG(capacity)
+        self._changes = 0
+        repeats.tell(self.forget, self.forget_all)
+
+    @property
+    def size(self) -> int:
+        """Bytes that are held."""
+        return self._policy.used
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def find(self, block: FieldBlock, method: str, key: bytes, now: float) -> HotAnswer | None:
+        """The answer to give at `now`."""
+        found = self._keys.get(key)
+        if found is None:
+            return None
+        if method == "GET" and not found.nominated:
+            answer = found.answers.get(block.narrowing)
+        else:
+            answer = found.answers.get(_shape(block, method, found.nominated))
+        if answer is None:
+            return None
+        if not answer.since <= now <= answer.until and not answer.renew(now):
+            self.forget(key)
+            return None
+        of, repeats = answer.of, self._repeats
+        if (of.tags or repeats.judge.has_rules) and not repeats.hold(of):
+            self.forget(key)
+            return None
+        return answer
+
+    def take(self, block: FieldBlock, request: Request, answer: Answer, head: bytes) -> None:
+        """Keeps an answer that was just given to `request`, with `head`."""
+        of = answer.repeatable
+        if of is None or not block.repeatable:
+            return
+        status = answer.head.status
+        # What one range brings is cut out of the whole; several, or none, the full path tells.
+        if status == 416 or (status == 206 and block.part is None):
+            return
+        key = of.key
+        found = self._keys.get(key)
+        if found is not None and found.nominated != of.nominated:
+            self.forget(key)
+            found = None
+        body = self._content(found, of, answer)
+        if body is None:
+            return
+        made = HotAnswer(of, request, answer, head, body)
+        if not made.renew(self._clock()):
+            return
+        self._put(
+            key, found or _Key(of.nominated), _shape(block, request.method, of.nominated), made
+        )
+
+    def _content(self, found: _Key | None, of: Repeatable, answer: Answer) -> bytes | None:
+        """The content to answer with: of a part, the whole that it is a part of."""
+        if not answer.content:
+            return b""
+        for other in found.answers.values() if found else ():
+            if other.of.response is of.response and other.body:
+                return other.body
+        try:
+            pieces = of.stored.ready([ByteRange(0, of.response.length or 0)])
+        except SliceUnavailable:
+            return None
+        if pieces is None:
+            return None
+        if len(pieces) == 1 and isinstance(pieces[0], memoryview):
+            held = pieces[0].obj
+            if isinstance(held, bytes) and len(held) == len(pieces[0]):
+                return held
+        return b"".join(pieces)
+
+    def _put(
+        self, key: bytes, found: _Key, shape: str | tuple[str | None, ...], made: HotAnswer
+    ) -> None:
+        size = found.size + self._size_of(found, made)
+        if size > self._policy.budget // 8:
+            return
+        self.forget(key)
+        changes = self._changes
+        if self._room is not None and not self._room.reserve(size):
+            return
+        if self._changes != changes:  # room was made, perhaps by taking this very response out
+            if self._room is not None:
+                self._room.release(size)
+            return
+        found.answers[shape] = made
+        found.size = size
+        while len(found.answers) > MOST_ANSWERS:
+            del found.answers[next(iter(found.answers))]
+        self._keys[key] = found
+        for victim in self._policy.admit(key, size):
+            self._let_go(self._keys.pop(victim))
+
+    def _size_of(self, found: _Key, made: HotAnswer) -> int:
+        size = _OVERHEAD + 2 * len(made.head) + len(made.wire)
+        if self._room is None and not any(o.body is made.body for o in found.answers.values()):
+            size += len(made.body)
+        return size
+
+    def _let_go(self, key: _Key) -> None:
+        if self._room is not None:
+            self._room.release(key.size)
+
+    def touch(self, of: Repeatable, uses: int) -> None:
+        """An answer was given so many times."""
+        self._repeats.touch(of, uses)
+        if of.key in self._policy:
+            self._policy.touch(of.key, uses)
+
+    def forget(self, key: bytes) -> None:
+        """Nothing of it is given again."""
+        self._changes += 1
+        found = self._keys.pop(key, None)
+        if found is not None:
+            self._policy.remove(key)
+            self._let_go(found)
+
+    def forget_all(self) -> None:
+        """Nothing at all is given again."""
+        for key in list(self._keys):
+            self.forget(key)
+
+
+def _shape(
+    block: FieldBlock, method: str, nominated: tuple[str, ...]
+) -> str | tuple[str | None, ...]:
+    """What tells the answer to a request from others under its key."""
+    shape = block.narrowing if method == "GET" else f"{method}\n{block.narrowing}"
+    if not nominated:
+        return shape
+    fields = block.fields
+    return (shape, *[fields.get(name) for name in nominated])
+
+
+class FastPath:
+    """Hot responses, and the records of those that were given. `clock` gives seconds since 1970;
+    `on_hits` is handed the records in batches."""
+
+    def __init__(
+        self,
+        repeats: Repeats,
+        capacity: int,
+        room: Room | None,
+        *,
+        clock: Callable[[], float],
+        on_hits: OnHits,
+    ) -> None:
+        self.hot = HotResponses(repeats, capacity, room, clock)
+        self.answers = 0
+        self._clock = clock
+        self._on_hits = on_hits
+        self._loop = asyncio.get_running_loop()
+        self._hits: list[Hit] = []
+        self._used: list[Served] = []
+
+    def answer(
+        self, head: bytes, end: int, block: FieldBlock, scheme: str, client: str, write: Write
+    ) -> bool:
+        """Writes the answer to a request, whose line ends at `end`; False where the full path has
+        to."""
+        # A line that is no request line is nobody's key.
+        if head[end - 9 : end] != b" HTTP/1.1" or not block.repeatable:
+            return False
+        if head.startswith(b"GET /"):
+            method, target = "GET", head[4 : end - 9]
+        elif head.startswith(b"HEAD /"):
+            method, target = "HEAD", head[5 : end - 9]
+        else:
+            return False
+        now = self._clock()
+        found = self.hot.find(block, method, block.origins[scheme] + target, now)
+        if found is None:
+            return False
+        served = found.served
+        if found.wire:
+            write(found.wire)
+        elif not found.ranged:
+            write(found.head + found.body)
+        else:
+            assert block.part is not None
+            part = found.part(*block.part)
+            if part is None:
+                return False
+            content, served = part
+            write(content)
+        ended = self._clock()
+        hits = self._hits
+        hits.append((served, block.said, client, ended, ended - now))
+        if not served.uses:
+            self._used.append(served)
+            if len(hits) == 1:
+                self._loop.call_later(PAUSE, self.settle)
+        served.uses += 1
+        if len(hits) >= BATCH:
+            self.settle()
+        return True
+
+    def settle(self) -> None:
+        """Counts, logs and tells the store what has not been yet."""
+        hits, used = self._hits, self._used
+        if not hits:
+            return
+        self._hits, self._used = [], []
+        self.answers += len(hits)
+        self._on_hits(hits, used)
+        for served in used:
+            assert isinstance(served.of, Repeatable)
+            self.hot.touch(served.of, served.uses)
+            served.uses = 0

@@ -1,0 +1,304 @@
+"""Field blocks of plain requests: read line by line, and remembered.
+
+Strategy: a client repeats its fields from request to request, and clients repeat each other's. A
+line is judged by the strict expression of `request_head` once and remembered with what it says; a
+block is put together out of lines, and remembered whole. What frames content, concerns this hop or
+is in any way unusual is not read here at all: `request_head.parse_head` judges it, and refuses what
+is to be refused. Both memories take in what they see for the second time and are bounded by bytes:
+what is used stays when they turn over, so a flood of ever new fields costs no more than the
+reading, and drives out nothing that is in use. Nothing of a connection is remembered.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from cdn.observe.hits import Said
+from cdn.semantics.cache_control import NOTHING_SAID, parse_cache_control
+from cdn.semantics.hop_by_hop import HOP_BY_HOP
+from cdn.semantics.message import FieldLine, Fields, Request
+from cdn.wire.errors import RequestError
+from cdn.wire.request_head import FIELD_LINE, RequestHead, normal_authority, parse_head
+
+MEMORY = 16 << 20
+"""Bytes of blocks, and again of lines, that are remembered at most; Python's own included."""
+
+MOST_SEEN = 65_536
+"""Blocks or lines of which it is known that they were seen once."""
+
+LONGEST_LINE = 1024
+LONGEST_OWN = 4096
+LONGEST_BLOCK = 8 * 1024
+MOST_LINES = 100
+MOST_HOSTS = 4096
+
+_BLOCK_OVERHEAD = 2_000
+_LINE_OVERHEAD = 600
+"""Bytes of one in a memory besides its text: measured with tracemalloc (tests/wire)."""
+
+_NOT_PLAIN = (HOP_BY_HOP - {"connection"}) | {"expect"}
+
+_NARROWING = (
+    "if-match",
+    "if-none-match",
+    "if-modified-since",
+    "if-unmodified-since",
+    "if-range",
+    "range",
+)
+_TOLD_APART = frozenset({*_NARROWING, "cache-control", "surrogate-capability", "cdn-loop"})
+"""Fields by which an answer out of the store differs, besides those that Vary nominates."""
+
+_LONGEST_NARROWING = 512
+
+_PART = re.compile(r"bytes=([0-9]{1,18})-([0-9]{0,18})")
+
+_REQUEST_LINE = re.compile(rb"(GET|HEAD) (/[\x21\x22\x24-\x7e]*+) HTTP/1\.1")
+LONGEST_REQUEST_LINE = 8 * 1024
+
+_NO_PART: tuple[int, int | None] | None = None
+
+_OWN = (b"\r\nCookie: ", b"\r\nReferer: ")
+"""How the lines begin that differ from request to request of one client, and tell no answer from
+another unless Vary nominates them."""
+
+T = TypeVar("T")
+
+
+class TwiceSeen(Generic[T]):
+    """Remembers by bytes what it is given for the second time, up to `budget` bytes at `overhead`
+    each besides the text itself."""
+
+    def __init__(self, budget: int, overhead: int) -> None:
+        self._half = budget // 2
+        self._overhead = overhead
+        self._young: dict[bytes, T] = {}
+        self._old: dict[bytes, T] = {}
+        self._size = 0
+        self._seen: set[int] = set()
+        self.get: Callable[[bytes], T | None] = self._young.get
+        """What was taken in since the memory turned over last; see `recall`."""
+
+    def recall(self, name: bytes) -> T | None:
+        """What `get` has no more, but had when the memory turned over."""
+        known = self._old.get(name)
+        if known is not None:
+            self._take(name, known)
+        return known
+
+    def offer(self, name: bytes, value: T) -> None:
+        """Takes it in where `name` was offered before."""
+        digest = hash(name)
+        if digest in self._seen:
+            self._take(name, value)
+        else:
+            if len(self._seen) >= MOST_SEEN:
+                self._seen.clear()
+            self._seen.add(digest)
+
+    def _take(self, name: bytes, value: T) -> None:
+        self._size += self._overhead + 3 * len(name)
+        if self._size > self._half:
+            self._old, self._young = self._young, {}
+            self.get = self._young.get
+            self._size = self._overhead + 3 * len(name)
+        self._young[name] = value
+
+
+_Line = tuple[str, FieldLine]
+"""The lower-case name, and the line."""
+
+
+class NotPlain(Exception):
+    """A field line is not for this file to read."""
+
+
+class FieldBlock:
+    """The fields of a request that has no content and ends no connection. `origins` is how the
+    primary keys begin of what they can ask for, by scheme. `repeatable`: nothing in it but
+    `narrowing`, which compares as text, and what Vary nominates, tells its answers from another's;
+    `part` is the one range, first and last byte (None: to the end), that `narrowing` does not tell.
+    `lines` gives its lines, when they are asked for.
+    """
+
+    __slots__ = ("_fields", "_lines", "narrowing", "origins", "part", "repeatable", "said")
+
+    def __init__(
+        self,
+        lines: Callable[[], list[_Line]],
+        said: Said,
+        origins: Origins,
+        like: FieldBlock | None = None,
+    ) -> None:
+        self.said = said
+        self.origins = origins
+        self._lines = lines
+        self._fields: Fields | None = None
+        if like is None:
+            self.narrowing, self.part, self.repeatable = "", _NO_PART, True
+        else:
+            self.narrowing, self.part, self.repeatable = like.narrowing, like.part, like.repeatable
+
+    @property
+    def fields(self) -> Fields:
+        """As in `Request.fields`."""
+        if self._fields is None:
+            lines = self._lines()
+            self._fields = Fields([line for name, line in lines if name != "connection"])
+        return self._fields
+
+
+class Origins(dict[str, bytes]):
+    """How the primary keys of a host begin, by scheme. Raises RequestError where `host` is none."""
+
+    def __init__(self, host: str) -> None:
+        super().__init__()
+        self.authorities = {"http": "", "https": ""}
+        for scheme in self.authorities:
+            authority = normal_authority(host, scheme)
+            self.authorities[scheme] = authority
+            self[scheme] = f"{scheme}://{authority}".encode("latin-1")
+
+
+class FieldMemory:
+    """Reads blocks; remembers blocks and lines."""
+
+    def __init__(self, budget: int = MEMORY) -> None:
+        self.blocks: TwiceSeen[FieldBlock] = TwiceSeen(budget, _BLOCK_OVERHEAD)
+        self._lines: TwiceSeen[_Line] = TwiceSeen(budget, _LINE_OVERHEAD)
+        self._origins: dict[str, Origins] = {}
+
+    def block(self, raw: bytes) -> FieldBlock | None:
+        """The block that `raw` is, from after the request line up to and with the empty line; None
+        where it is for `parse_head` to judge."""
+        block = self._known(raw)
+        if block is None:
+            block = self._like_another(raw) or self._read(raw)
+            if block is not None:
+                self.blocks.offer(raw, block)
+        return block
+
+    def _known(self, raw: bytes) -> FieldBlock | None:
+        return self.blocks.get(raw) or self.blocks.recall(raw)
+
+    def _like_another(self, raw: bytes) -> FieldBlock | None:
+        """A block that differs from one before it in lines of its client's own."""
+        rest, referer = raw, ""
+        for begin in _OWN:
+            start = rest.find(begin)
+            if start < 0:
+                continue
+            end = rest.find(b"\r\n", start + 2)
+            if end - start > LONGEST_OWN or not FIELD_LINE.fullmatch(rest, start + 2, end):
+                return None
+            if begin is _OWN[1]:
+                referer = rest[start + len(begin) : end].strip(b" \t").decode("latin-1")
+            rest = rest[:start] + rest[end:]
+        if rest is raw:
+            return None
+        other = self._known(rest)
+        if other is None:
+            if (other := self._read(rest)) is None:
+                return None
+            self.blocks.offer(rest, other)
+        said = other.said
+        if referer:
+            if said.referer:
+                return None  # a second line
+            said = Said(referer, said.user_agent)
+        return FieldBlock(lambda: self._lines_of(raw), said, other.origins, other)
+
+    def _lines_of(self, raw: bytes) -> list[_Line]:
+        """Raises NotPlain."""
+        get, line = self._lines.get, self._line
+        return [get(text) or line(text) for text in raw[:-4].split(b"\r\n")]
+
+    def _read(self, raw: bytes) -> FieldBlock | None:
+        if len(raw) > LONGEST_BLOCK:
+            return None
+        try:
+            lines = self._lines_of(raw)
+        except NotPlain:
+            return None
+        index = dict(lines)
+        host = index.get("host")
+        if host is None or len(lines) > MOST_LINES:
+            return None
+        if len(index) < len(lines) and sum([name == "host" for name, _ in lines]) > 1:
+            return None
+        origins = self._origins.get(host[1]) or self._named(host[1])
+        if origins is None:
+            return None
+        block = FieldBlock(lambda: lines, _said(lines, index), origins)
+        if not _TOLD_APART.isdisjoint(index):
+            _tell_apart(block)
+        return block
+
+    def _named(self, host: str) -> Origins | None:
+        try:
+            origins = Origins(host)
+        except RequestError:
+            return None
+        if len(self._origins) >= MOST_HOSTS:
+            self._origins.clear()
+        self._origins[host] = origins
+        return origins
+
+    def _line(self, text: bytes) -> _Line:
+        line = self._lines.recall(text)
+        if line is not None:
+            return line
+        if len(text) > LONGEST_LINE or not FIELD_LINE.fullmatch(text):
+            raise NotPlain
+        name, _, value = text.decode("latin-1").partition(":")
+        lower, value = name.lower(), value.strip(" \t")
+        if lower in _NOT_PLAIN or (lower == "connection" and value.lower() != "keep-alive"):
+            raise NotPlain
+        line = (lower, (name, value))
+        self._lines.offer(text, line)
+        return line
+
+
+def _said(lines: list[_Line], index: dict[str, FieldLine]) -> Said:
+    if len(index) < len(lines):  # RFC 9110 §5.3: repeated field lines combine
+        fields = Fields([line for _, line in lines])
+        return Said(fields.get("referer") or "", fields.get("user-agent") or "")
+    referer, agent = index.get("referer"), index.get("user-agent")
+    return Said(referer[1] if referer else "", agent[1] if agent else "")
+
+
+def _tell_apart(block: FieldBlock) -> None:
+    """Sets what tells the block's answers from those of others."""
+    fields = block.fields
+    directives = parse_cache_control(fields.get("cache-control"))
+    if directives != NOTHING_SAID or "surrogate-capability" in fields or "cdn-loop" in fields:
+        block.repeatable = False
+        return
+    wanted = fields.get("range")
+    part = None if wanted is None else _PART.fullmatch(wanted)
+    if part is not None and (not part[2] or int(part[1]) <= int(part[2])):
+        block.part = int(part[1]), int(part[2]) if part[2] else None
+    told = [
+        f"{name}\n" if name == "range" and block.part else f"{name}:{fields.get(name)}\n"
+        for name in _NARROWING
+        if name in fields
+    ]
+    block.narrowing = "".join(told)
+    block.repeatable = len(block.narrowing) <= _LONGEST_NARROWING
+
+
+def read_head(raw: bytes, end: int, block: FieldBlock | None, scheme: str) -> RequestHead:
+    """`parse_head` of a head whose request line ends at `end` and whose fields are `block`, where
+    that could be read. Raises RequestError."""
+    line = (
+        None
+        if block is None or end > LONGEST_REQUEST_LINE
+        else _REQUEST_LINE.fullmatch(raw, 0, end)
+    )
+    if block is None or line is None:
+        return parse_head(raw, scheme)
+    method, target = line[1].decode("ascii"), line[2].decode("ascii")
+    request = Request(method, scheme, block.origins.authorities[scheme], target, block.fields)
+    return RequestHead(request, None, False, True, False)
