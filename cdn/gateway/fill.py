@@ -325,8 +325,8 @@ class Fill:
                 if self._meets_what_is_there():
                     self._finish()
                     return
-            if self.content.end == self.stop:
-                break  # all of it is here: nobody need be waited for
+            if self.content.end == self.stop and response.length is not None:
+                break  # all that framing has promised: nothing more can come
             self._trim()
             self._tell()
             while self._is_ahead():

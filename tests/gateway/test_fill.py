@@ -8,6 +8,7 @@ has every byte or knows that it has not, and nothing is left behind.
 import asyncio
 import contextlib
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -393,6 +394,22 @@ async def test_the_store_and_its_readers_share_one_copy():
     (found,) = stage.store.lookup(KEY)
     assert found.slices[0] is stage.fill.content.at(0)
     late.leave()
+
+
+async def test_what_only_its_head_says_to_be_whole_is_read_to_its_end():
+    """A chunked slice: all that Content-Range promised has come, and then comes more."""
+    stage = Stage(20, False, ROOMY)
+    stage.errand.on_head = lambda *told: replace(stage.judge(*told), stop=10)
+    stage.gate.set()
+    stage.feed(10)
+    await still()
+    assert not stage.fill.complete
+    stage.feed(10)
+    await stage.task
+    assert stage.fill.error is not None
+    assert not stage.fill.complete
+    assert not stage.store.lookup(KEY)
+    stage.clients[0].leave()
 
 
 async def test_a_bug_in_judging_is_a_failure_for_those_who_wait():
