@@ -46,6 +46,13 @@ Config = Annotated[
     Path | None, typer.Option("-c", "--config", help="A file, e.g. configs/edge.yaml.")
 ]
 Listen = Annotated[list[str] | None, typer.Option(help="HOST:PORT to listen on; repeatable.")]
+TlsListen = Annotated[
+    list[str] | None, typer.Option(help="HOST:PORT to listen on for TLS; repeatable.")
+]
+TlsCert = Annotated[str | None, typer.Option(help="PEM file: the certificate and its chain.")]
+TlsKey = Annotated[
+    str | None, typer.Option(help="PEM file: its key; may be left out where that has it, too.")
+]
 Origin = Annotated[str | None, typer.Option(help="URL of the origin, e.g. http://127.0.0.1:9000.")]
 Shields = Annotated[list[str] | None, typer.Option("--shield", help="URL of a shield; repeatable.")]
 Admin = Annotated[str | None, typer.Option(help="HOST:PORT or unix:/PATH of the admin listener.")]
@@ -74,6 +81,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="For programs rather than p
 def edge_command(
     config: Config = None,
     listen: Listen = None,
+    tls_listen: TlsListen = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
     origin: Origin = None,
     shields: Shields = None,
     admin: Admin = None,
@@ -87,8 +97,9 @@ def edge_command(
 ) -> None:
     """Run an edge: from a file, or from flags alone."""
     flags = _given(
-        listen=listen, origin=origin, shields=shields, admin=admin, memory=memory, store=store,
-        disk=disk, admission=admission, workers=workers, name=name, access_log=access_log,
+        listen=listen, tls_listen=tls_listen, tls_cert=tls_cert, tls_key=tls_key, origin=origin,
+        shields=shields, admin=admin, memory=memory, store=store, disk=disk, admission=admission,
+        workers=workers, name=name, access_log=access_log,
     )  # fmt: skip
 
     def load() -> NodeConfig:
@@ -104,6 +115,9 @@ def edge_command(
 def shield_command(
     config: Config = None,
     listen: Listen = None,
+    tls_listen: TlsListen = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
     origin: Origin = None,
     admin: Admin = None,
     memory: Memory = None,
@@ -116,8 +130,9 @@ def shield_command(
 ) -> None:
     """Run an origin shield: from a file, or from flags alone."""
     flags = _given(
-        listen=listen, origin=origin, admin=admin, memory=memory, store=store, disk=disk,
-        admission=admission, workers=workers, name=name, access_log=access_log,
+        listen=listen, tls_listen=tls_listen, tls_cert=tls_cert, tls_key=tls_key, origin=origin,
+        admin=admin, memory=memory, store=store, disk=disk, admission=admission, workers=workers,
+        name=name, access_log=access_log,
     )  # fmt: skip
 
     def load() -> NodeConfig:

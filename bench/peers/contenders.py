@@ -207,7 +207,8 @@ logging:
 def _edge(place: Place) -> list[list[str]]:
     run = [sys.executable, "-m", "cdn", "shield" if place.shield else "edge"]
     run += ["--shield" if place.chained else "--origin", place.upstream]
-    run += ["--listen", f"{HOST}:{place.port}", "--admin", f"unix:{place.admin}"]
+    listen = "--tls-listen" if place.certificate else "--listen"
+    run += [listen, f"{HOST}:{place.port}", "--admin", f"unix:{place.admin}"]
     run += ["--access-log", str(place.log), "--memory", f"{MEMORY >> 30}GiB"]
     if place.certificate:
         run += ["--tls-cert", str(place.certificate.cert)]

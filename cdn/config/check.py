@@ -7,6 +7,7 @@ several nodes can tell. Services that many nodes share are told about once.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,20 +46,24 @@ def check(
     path: Path,
     environ: Mapping[str, str] = os.environ,
     look: LookAtStore = lambda directory, size: None,
+    now: Callable[[], float] = time.time,
 ) -> Report:
     """Checks a node's or service's file, or every *.yaml directly in a directory, with the service
     files that nodes name. Whatever is wrong is in the report; nothing is raised. `look` may look at
-    the stores' directories, and opens none."""
+    the stores' directories, and opens none; `now` is the wall time by which certificates are old,
+    with which a node would start."""
     if not path.is_dir():
-        return _check_all([path], environ, look)
+        return _check_all([path], environ, look, now())
     files = sorted(path.glob("*.yaml"))
     if not files:
         what, mend = "holds no *.yaml file", "name a file, or a directory such as configs/"
         return Report((), (Problem(str(path), None, "", what, mend),))
-    return _check_all(files, environ, look)
+    return _check_all(files, environ, look, now())
 
 
-def _check_all(files: list[Path], environ: Mapping[str, str], look: LookAtStore) -> Report:
+def _check_all(
+    files: list[Path], environ: Mapping[str, str], look: LookAtStore, now: float
+) -> Report:
     nodes: list[Loaded] = []
     alone: list[Path] = []
     problems: list[Problem] = []
@@ -71,6 +76,7 @@ def _check_all(files: list[Path], environ: Mapping[str, str], look: LookAtStore)
             problems.extend(nodes[-1].problems)
     problems.extend(_same_names(nodes))
     problems.extend(_stores(nodes, look))
+    problems.extend(_outdated(nodes, now))
     services = dict.fromkeys([*alone, *(file for node in nodes for file in node.files[1:])])
     configs = [node.config for node in nodes if node.config]
     edges = sum(isinstance(config, EdgeConfig) for config in configs)
@@ -120,6 +126,18 @@ def _stores(nodes: list[Loaded], look: LookAtStore) -> Iterator[Problem]:
         elif (found := look(config.store, config.disk)) is not None:
             yield Problem(str(file), line, "store", *found)
         owners.setdefault(config.store, file)
+
+
+def _outdated(nodes: list[Loaded], now: float) -> Iterator[Problem]:
+    for node in nodes:
+        if node.config is None or node.config.tls is None:
+            continue
+        document = read_document(node.files[0])
+        for n, certificate in enumerate(node.config.tls.loaded):
+            if not certificate.is_valid(now):
+                what = f"{certificate.cert} {certificate.trouble(now)}"
+                mend = "have it renewed, and reload"
+                yield document.problem(("tls", "certificates", n, "cert"), what, mend)
 
 
 def _counted(number: int, noun: str) -> str:

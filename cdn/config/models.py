@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from cdn.config.addresses import ListenAddress
+from cdn.config.certificates import ServerCertificate
 from cdn.config.problems import BadValue
 from cdn.config.units import format_size
 from cdn.config.values import (
@@ -21,12 +22,14 @@ from cdn.config.values import (
     MOST_SLICE,
     AccessLog,
     AdminListen,
+    CertFile,
     Deadline,
     Distinct,
     Flag,
     Fraction,
     Host,
     HostPattern,
+    KeyFile,
     Label,
     Listed,
     Listen,
@@ -136,13 +139,46 @@ class AdminConfig(_Model):
         return secret.value if secret else None
 
 
+class CertificateConfig(_Model):
+    """A certificate, with those that signed it, and its key: two PEM files, or one."""
+
+    cert: Annotated[CertFile, Field(examples=["films.pem"])]
+    key: KeyFile = Field(default=None, validate_default=True)
+    """Both together, read: apart they are of no use."""
+
+    @property
+    def loaded(self) -> ServerCertificate:
+        return self.key
+
+
+class TlsConfig(_Model):
+    """Where viewers are answered over TLS, and as whom."""
+
+    listen: Annotated[
+        tuple[Listen, ...], Listed, OneOrMore, Distinct, Field(examples=["0.0.0.0:8443"])
+    ]
+    certificates: Annotated[
+        tuple[CertificateConfig, ...],
+        OneOrMore,
+        Field(examples=["[{cert: films.pem, key: films.key}]"]),
+    ]
+    """Chosen by server name; the first is also for clients that name none of them."""
+
+    @property
+    def loaded(self) -> tuple[ServerCertificate, ...]:
+        return tuple(certificate.loaded for certificate in self.certificates)
+
+
 class _NodeConfig(_Model):
     """What edges and shields have in common."""
 
     name: Annotated[NodeName, Field(examples=["edge-a"])]
-    listen: Annotated[
-        tuple[Listen, ...], Listed, OneOrMore, Distinct, Field(examples=["127.0.0.1:8080"])
-    ]
+    tls: TlsConfig | None = None
+    listen: Annotated[tuple[Listen, ...], Listed, Distinct, Field(examples=["127.0.0.1:8080"])] = (
+        Field(default=(), validate_default=True)
+    )
+    """Empty only where `tls` listens."""
+
     admin: AdminConfig | None = None
     memory: Memory = 2**30
     store: StorePath | None = None
@@ -153,6 +189,27 @@ class _NodeConfig(_Model):
     workers: Workers = Field(default=AUTO, validate_default=True)
     access_log: AccessLog | None = None
     """An absolute path, or "-" for standard output; None for no log."""
+
+    @field_validator("listen", mode="before")
+    @classmethod
+    def _somewhere(cls, listen: object, info: ValidationInfo) -> object:
+        if listen == () and "tls" in info.data and info.data["tls"] is None:
+            mend = "write e.g. listen: 127.0.0.1:8080, or a tls: that listens"
+            raise BadValue("is missing", mend)
+        if listen == []:
+            raise BadValue("is empty", "write at least one")
+        return listen
+
+    @field_validator("listen")
+    @classmethod
+    def _not_both(
+        cls, listen: tuple[ListenAddress, ...], info: ValidationInfo
+    ) -> tuple[ListenAddress, ...]:
+        tls: TlsConfig | None = info.data.get("tls")
+        for address in listen:
+            if tls and address in tls.listen and address.port:
+                raise BadValue(f"{address} is the address for TLS already", "write another port")
+        return listen
 
     @field_validator("disk")
     @classmethod
@@ -170,6 +227,8 @@ class _NodeConfig(_Model):
     @classmethod
     def _own_address(cls, admin: AdminConfig | None, info: ValidationInfo) -> AdminConfig | None:
         viewers: tuple[ListenAddress, ...] = info.data.get("listen", ())
+        if (tls := info.data.get("tls")) is not None:
+            viewers += tls.listen
         # Port 0 asks for any free port: no clash.
         if admin and admin.listen in viewers and admin.listen.port:
             raise BadValue(f"{admin.listen} is the viewers' address already", "write another port")
@@ -291,11 +350,14 @@ NodeConfig = EdgeConfig | ShieldConfig
 def needs_restart(old: NodeConfig, new: NodeConfig) -> list[str]:
     """The keys whose change a reload cannot bring about, in the order of the file."""
     fixed = (
-        *("role", "name", "operator", "listen", "admin", "memory"),
+        *("role", "name", "operator", "listen", "tls.listen", "admin", "memory"),
         *("store", "disk", "admission", "workers", "access_log"),
     )
 
     def said(config: NodeConfig, key: str) -> object:
-        return getattr(config, key, None) or None  # a shield has no operator
+        value: object = config
+        for step in key.split("."):
+            value = getattr(value, step, None)
+        return value or None  # a shield has no operator
 
     return [key for key in fixed if said(old, key) != said(new, key)]

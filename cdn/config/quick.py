@@ -10,11 +10,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from cdn.config.addresses import parse_listen, parse_url
 from cdn.config.models import CacheConfig, EdgeConfig, ShieldConfig, least_disk
-from cdn.config.problems import BadValue, ConfigError, Finding, Problem
+from cdn.config.problems import BadValue, ConfigError, Finding, Problem, spell
 from cdn.config.units import format_size
 from cdn.config.validation import validate
 from cdn.config.values import Context
@@ -24,6 +24,9 @@ LOOPBACK = ("127.0.0.0/8", "::1/128")
 
 _FLAGS = {
     "listen": "--listen",
+    "tls.listen": "--tls-listen",
+    "tls.certificates[0].cert": "--tls-cert",
+    "tls.certificates[0].key": "--tls-key",
     "admin": "--admin",
     "memory": "--memory",
     "store": "--store",
@@ -42,7 +45,10 @@ C = TypeVar("C", EdgeConfig, ShieldConfig)
 
 def quick_edge(
     *,
-    listen: Sequence[str],
+    listen: Sequence[str] = (),
+    tls_listen: Sequence[str] = (),
+    tls_cert: str | None = None,
+    tls_key: str | None = None,
     origin: str | None = None,
     shields: Sequence[str] = (),
     admin: str | None = None,
@@ -64,10 +70,13 @@ def quick_edge(
         "name": name, "admin": admin, "memory": memory, "store": store, "disk": disk,
         "admission": admission, "access_log": access_log,
     }  # fmt: skip
-    raw = _node("edge", listen, origin, hostname, given, workers)
+    tls = _Tls(tls_listen, tls_cert, tls_key)
+    raw = _node("edge", listen, tls, origin, hostname, given, workers)
     raw["shields"] = [{"name": _shield_name(url), "url": url} for url in shields]
     raw["direct_to_origin"] = origin is not None
-    missing = [] if listen else [_missing("--listen", "--listen 127.0.0.1:8080")]
+    missing = tls.missing() if tls else []
+    if not listen and not tls:
+        missing.append(_missing("--listen", "--listen 127.0.0.1:8080"))
     if origin is None and not shields:
         missing.append(_missing("--origin", "--origin http://127.0.0.1:9000, or --shield URL"))
     return _finished(EdgeConfig, raw, missing, environ)
@@ -75,7 +84,10 @@ def quick_edge(
 
 def quick_shield(
     *,
-    listen: Sequence[str],
+    listen: Sequence[str] = (),
+    tls_listen: Sequence[str] = (),
+    tls_cert: str | None = None,
+    tls_key: str | None = None,
     origin: str | None,
     edges: Sequence[str] = LOOPBACK,
     admin: str | None = None,
@@ -95,17 +107,45 @@ def quick_shield(
         "name": name, "admin": admin, "memory": memory, "store": store, "disk": disk,
         "admission": admission, "access_log": access_log,
     }  # fmt: skip
-    raw = _node("shield", listen, origin, hostname, given, workers)
+    tls = _Tls(tls_listen, tls_cert, tls_key)
+    raw = _node("shield", listen, tls, origin, hostname, given, workers)
     raw["edges"] = {"prefixes": list(edges)}
-    missing = [] if listen else [_missing("--listen", "--listen 127.0.0.1:8180")]
+    missing = tls.missing() if tls else []
+    if not listen and not tls:
+        missing.append(_missing("--listen", "--listen 127.0.0.1:8180"))
     if origin is None:
         missing.append(_missing("--origin", "--origin http://127.0.0.1:9000"))
     return _finished(ShieldConfig, raw, missing, environ)
 
 
+class _Tls(NamedTuple):
+    """What the flags say of it; true where they say anything."""
+
+    listen: Sequence[str]
+    cert: str | None
+    key: str | None
+
+    def __bool__(self) -> bool:
+        return bool(self.listen or self.cert or self.key)
+
+    def missing(self) -> list[Problem]:
+        problems = []
+        if not self.listen:
+            problems.append(_missing("--tls-listen", "--tls-listen 127.0.0.1:8443"))
+        if not self.cert:
+            problems.append(_missing("--tls-cert", "--tls-cert PATH, and --tls-key PATH"))
+        return problems
+
+    def raw(self) -> dict[str, Any]:
+        files = {"cert": self.cert, "key": self.key}
+        given = {name: path for name, path in files.items() if path}
+        return {"listen": list(self.listen), "certificates": [given]}
+
+
 def _node(
     role: str,
     listen: Sequence[str],
+    tls: _Tls,
     origin: str | None,
     hostname: str,
     given: Mapping[str, str | None],
@@ -115,8 +155,11 @@ def _node(
     if workers is not None:
         raw["workers"] = workers
     raw["role"] = role
-    raw["listen"] = list(listen)
-    raw.setdefault("name", _default_name(role, listen, hostname))
+    if listen:
+        raw["listen"] = list(listen)
+    if tls:
+        raw["tls"] = tls.raw()
+    raw.setdefault("name", _default_name(role, [*listen, *tls.listen], hostname))
     if (admin := given["admin"]) is not None:
         token = {} if admin.startswith("unix:") else {"token_env": ADMIN_TOKEN}
         raw["admin"] = {"listen": admin, **token}
@@ -161,7 +204,8 @@ def _finished(
 
 
 def _flag_problem(found: Finding) -> Problem:
-    flag = _FLAGS.get(str(found.loc[0]), "--origin")
+    where = found.loc[:2] if found.loc[:2] == ("tls", "listen") else found.loc
+    flag = _FLAGS.get(spell(where)) or _FLAGS.get(str(found.loc[0]), "--origin")
     if found.loc == ("admin", "token_env"):
         what = f"an admin listener on TCP needs a bearer token, and {found.what}"
         return Problem("", None, flag, what, f"{found.mend}, or write --admin unix:/PATH")

@@ -27,6 +27,7 @@ from cdn.config.addresses import (
     parse_prefix,
     parse_url,
 )
+from cdn.config.certificates import ServerCertificate, check_certificates, load_certificate
 from cdn.config.problems import BadValue, shown
 from cdn.config.units import format_size, parse_duration, parse_size
 
@@ -126,6 +127,26 @@ def _store(value: object, info: ValidationInfo) -> Path:
     return _path(value, info)
 
 
+def _certificates(value: object, info: ValidationInfo) -> Path:
+    check_certificates(path := _pem(value, info))
+    return path
+
+
+def _key_of_certificate(value: object, info: ValidationInfo) -> ServerCertificate | None:
+    """The certificate under `cert` with the key at this path, or, where none is given, with the one
+    in its own file."""
+    cert = info.data.get("cert")
+    if cert is None:
+        return None  # told at `cert`
+    return load_certificate(cert, cert if value is None else _pem(value, info))
+
+
+def _pem(value: object, info: ValidationInfo) -> Path:
+    if not isinstance(value, str) or not value:
+        raise BadValue(f"{shown(value)} is not a path", "write the path of a PEM file")
+    return _path(value, info)
+
+
 def _deadline(value: object) -> float:
     if (seconds := parse_duration(value)) == 0:
         raise BadValue("a deadline of no time lets nothing through", "write e.g. 3s")
@@ -222,6 +243,8 @@ Weight = Annotated[float, Strict(), Field(gt=0, le=100)]
 AccessLog = Annotated[str, PlainValidator(_access_log)]
 SecretFile = Annotated[Secret, PlainValidator(_secret_from_file)]
 SecretEnv = Annotated[Secret, PlainValidator(_secret_from_environment)]
+CertFile = Annotated[Path, PlainValidator(_certificates)]
+KeyFile = Annotated[ServerCertificate, PlainValidator(_key_of_certificate)]
 Listen = Annotated[ListenAddress, PlainValidator(parse_listen)]
 AdminListen = Annotated[ListenAddress | UnixAddress, PlainValidator(parse_admin_listen)]
 UpstreamUrl = Annotated[Url, PlainValidator(parse_url)]

@@ -25,7 +25,7 @@ ADMIN_SUFFIX = ".admin"
 LIMIT = aiohttp.ClientTimeout(total=25)
 """Seconds that a worker gets, below those of the operator's client; a reload reads every file."""
 
-_LEAST = frozenset({"cdn_upstream_usable"})
+_LEAST = frozenset({"cdn_upstream_usable", "cdn_tls_certificate_expiry_seconds"})
 """Gauges of which the least is true of the node."""
 
 _MOST = frozenset({"cdn_reloads"})

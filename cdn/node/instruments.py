@@ -18,6 +18,7 @@ from cdn.storage.disk import DiskStore
 from cdn.storage.memory import MemoryStore
 from cdn.upstream.router import RouterCounters
 from cdn.wire.rim import Counters
+from cdn.wire.tls import TlsCounters
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,7 @@ class Instrumented:
 
     requests: RequestCounts
     wire: Counters
+    tls: TlsCounters
     gateway: Gateway
     store: MemoryStore | DiskStore
     disk: int
@@ -39,6 +41,7 @@ def declare(metrics: Metrics, parts: Instrumented) -> None:
     """Declares all of a node's metrics but the access log's own."""
     parts.requests.declare(metrics)
     _declare_wire(metrics, parts.wire)
+    _declare_tls(metrics, parts.tls)
     if isinstance(parts.store, DiskStore):
         _declare_disk(metrics, parts.store, parts.disk)
     else:
@@ -59,6 +62,22 @@ def _declare_wire(metrics: Metrics, wire: Counters) -> None:
         "cdn_protocol_errors_total",
         "Requests refused because they broke HTTP's rules, by the rule.",
         lambda: {(reason,): count for reason, count in wire.protocol_errors.items()},
+        ("reason",),
+    )
+
+
+def _declare_tls(metrics: Metrics, tls: TlsCounters) -> None:
+    metrics.counter(
+        "cdn_tls_handshakes_total",
+        "TLS handshakes done, by protocol version, in full or by a session resumed.",
+        lambda: {key: count for key, count in tls.handshakes.items()},  # noqa: C416  # widens
+        ("version", "kind"),
+    )
+    metrics.counter(
+        "cdn_tls_handshake_failures_total",
+        "Handshakes that failed: closed by the client, timeout, not-tls, version, cipher, "
+        "certificate (the client refused it), other.",
+        lambda: {(reason,): count for reason, count in tls.failures.items()},
         ("reason",),
     )
 

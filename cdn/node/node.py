@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from cdn.config.addresses import UnixAddress
+from cdn.config.addresses import ListenAddress, UnixAddress
 from cdn.config.models import AdminConfig, EdgeConfig, NodeConfig, needs_restart
 from cdn.config.problems import ConfigError
 from cdn.control.api import AdminServer, Listen
@@ -24,6 +24,7 @@ from cdn.gateway.gateway import Gateway
 from cdn.gateway.owners import OwnerCounters
 from cdn.gateway.services import ServiceTable
 from cdn.gateway.workers import OneWorker
+from cdn.node import viewers_tls
 from cdn.node.assembly import Assemble, Upstreams
 from cdn.node.clock import Clock
 from cdn.node.complaints import Complaints
@@ -40,12 +41,16 @@ from cdn.upstream.client import UpstreamClient
 from cdn.upstream.health import HealthTracker
 from cdn.wire.fastpath import FastPath
 from cdn.wire.server import Http1Server
+from cdn.wire.tls import TlsContext
 
 DRAIN_LIMIT = 30.0
 """Seconds that requests in flight get when the node is told to stop."""
 
 GRACE = 1.0
 """Seconds in which a worker that ends still hears what its newest connections want."""
+
+A_DAY = 86_400.0
+"""Seconds between one look at how long certificates last and the next."""
 
 Load = Callable[[], NodeConfig]
 """Reads the configuration again. Raises ConfigError."""
@@ -56,8 +61,8 @@ OnRecord = Callable[[LogRecord], None]
 class Node:
     """Made on the loop that runs it. `load` is what a reload reads; `events` tells the operator.
     With a `place` it is one of several workers: it keeps what it owns, and its admin listener
-    answers the admin process alone. `lock_fd` is the disk store's lock, where somebody else of the
-    node holds it. Without `fast` every answer is the full path's.
+    answers the admin process alone. `lock_fd` is the disk store's lock, `tls` what handshakes begin
+    on, where somebody else of the node holds them. Without `fast` every answer is the full path's.
 
     Raises AccessLogUnusable and StoreUnusable where the access log or the store cannot be opened.
     """
@@ -73,6 +78,7 @@ class Node:
         on_record: OnRecord | None = None,
         place: Place | None = None,
         lock_fd: int | None = None,
+        tls: TlsContext | None = None,
         fast: bool = True,
     ) -> None:
         self.config = config
@@ -112,12 +118,18 @@ class Node:
             complain=complaints.failed,
             workers=OneWorker() if self._peers is None else self._peers.workers,
         )
+        self._tls = tls or viewers_tls.make_tls(config)
+        if tls is not None and config.tls is not None:
+            tls.use(viewers_tls.offered(config.tls))  # it may be older than the configuration
+        self._certificates = config
+        self._warning: asyncio.TimerHandle | None = None
         self.server = Http1Server(
             self.gateway if self._peers is None else self._peers.handler(self.gateway, clock.date),
             name=config.name,
             clock=clock.now,
             date=clock.date,
             on_finished=self._finished,
+            tls=self._tls,
             report=events.error,
             fast=self._fast_path(clock) if fast else None,
         )
@@ -140,6 +152,7 @@ class Node:
             Instrumented(
                 self._requests,
                 self.server.counters,
+                self.server.tls_counters,
                 self.gateway,
                 self._store,
                 config.disk or config.memory,
@@ -154,6 +167,12 @@ class Node:
             lambda: {(result,): count for result, count in self._reloads.items()},
             ("result",),
         )
+        metrics.gauge(
+            "cdn_tls_certificate_expiry_seconds",
+            "When each TLS certificate that is in use ends, in seconds since 1970.",
+            lambda: viewers_tls.expiries(self._certificates),
+            ("certificate",),
+        )
         if self._log is not None:
             metrics.counters("cdn_access_log", self._log.counts)
         return metrics
@@ -166,15 +185,26 @@ class Node:
         if self._peers is not None:
             await self._peers.start()
         else:
-            listen = [(address.host, address.port) for address in self.config.listen]
-            await self.server.start(listen)
+            tls = self.config.tls.listen if self.config.tls else ()
+            await self.server.start(_pairs(self.config.listen), tls_listeners=_pairs(tls))
+        if self._place is None or self._place.index == 0:
+            self._warn_of_certificates()
         if self._admin is not None:
             await self._admin.start(self, self._admin_listen())
 
-    async def serve_on(self, sockets: Sequence[socket.socket]) -> None:
+    async def serve_on(
+        self, sockets: Sequence[socket.socket], tls_sockets: Sequence[socket.socket]
+    ) -> None:
         """A worker's viewers, on the sockets that its supervisor has bound. They come last: not
         before every worker can be asked for what it owns, and told what to purge."""
-        await self.server.start(sockets=sockets)
+        await self.server.start(sockets=sockets, tls_sockets=tls_sockets)
+
+    def _warn_of_certificates(self) -> None:
+        """Now, and every day: the process of a node may outlive its certificates."""
+        for line in viewers_tls.warnings(self._certificates, self._clock.now()):
+            self.events.warning(line)
+        loop = asyncio.get_running_loop()
+        self._warning = loop.call_later(A_DAY, self._warn_of_certificates)
 
     def _admin_listen(self) -> Listen:
         if self._place is not None:
@@ -186,6 +216,8 @@ class Node:
         """Drains: no new connections, those in flight finish within `limit` seconds."""
         if self._admin is not None:
             self._admin.draining = True
+        if self._warning is not None:
+            self._warning.cancel()
         if self._peers is None:
             await self.server.drain(limit)
         else:
@@ -232,6 +264,10 @@ class Node:
         """Goes by `config` from the next request on."""
         fixed = needs_restart(self.config, config)
         messages = [f"{key}: has changed, which needs a restart" for key in fixed]
+        if self._tls is not None and config.tls is not None:
+            self._tls.use(viewers_tls.offered(config.tls))
+            self._certificates = config
+            messages += viewers_tls.warnings(config, self._clock.now())
         for message in messages:
             self.events.warning(f"reload: {message}")
         self.server.settle()
@@ -254,8 +290,13 @@ class Node:
 
     @property
     def listening(self) -> list[str]:
-        """HOST:PORT of each listener, the ports that were 0 now known."""
+        """HOST:PORT of each plain listener, the ports that were 0 now known."""
         return [f"{_host(host)}:{port}" for host, port in self.server.addresses]
+
+    @property
+    def tls_listening(self) -> list[str]:
+        """The same of those for TLS."""
+        return [f"{_host(host)}:{port}" for host, port in self.server.tls_addresses]
 
     async def status(self) -> dict[str, Any]:
         """See `control.protocol.Node.status`."""
@@ -269,6 +310,10 @@ class Node:
             "uptime_seconds": round(self._clock.now() - self._started_at, 3),
             "workers": 1,
             "listen": self.listening,
+            "tls": {
+                "listen": self.tls_listening,
+                "certificates": viewers_tls.status(self._certificates, self._clock.now()),
+            },
             "connections": wire.connections_open,
             "requests": wire.requests,
             "store": store_status(self._store, self.config),
@@ -358,6 +403,10 @@ def admin_listen(admin: AdminConfig) -> Listen:
     """The admin listener's address as `control` takes it."""
     listen = admin.listen
     return str(listen.path) if isinstance(listen, UnixAddress) else (listen.host, listen.port)
+
+
+def _pairs(addresses: Sequence[ListenAddress]) -> list[tuple[str, int]]:
+    return [(address.host, address.port) for address in addresses]
 
 
 def _host(host: str) -> str:

@@ -68,7 +68,7 @@ async def _serve(
     try:
         await node.start()
         settle()
-        listening = ", ".join(node.listening)
+        listening = ", ".join([*node.listening, *(f"{at} (TLS)" for at in node.tls_listening)])
         events.info(f"listening on {listening}")
         await stopping.wait()
         events.info("draining: no new connections, those in flight finish")

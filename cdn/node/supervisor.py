@@ -25,9 +25,11 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
+from cdn.config.addresses import ListenAddress
 from cdn.config.models import NodeConfig
 from cdn.config.problems import ConfigError
 from cdn.control.api import AdminUnusable, bind_admin
@@ -39,6 +41,7 @@ from cdn.node.node import DRAIN_LIMIT, GRACE, Load, admin_listen, stderr_events
 from cdn.node.peers import Place
 from cdn.node.process import run_node
 from cdn.node.store_keeper import StoreKeeper
+from cdn.node.viewers_tls import make_tls
 from cdn.node.worker import GO, READY, RELOADED, STOP_WRITING, run_admin, run_worker
 from cdn.observe.events import EventLog
 from cdn.storage.directory import StoreUnusable
@@ -124,10 +127,10 @@ class Supervisor:
         self._load = load
         self._handover = handover
         self._events = events
-        self._listeners = [
-            self._bound(f"listen {address}", lambda at=address: bind(at.host, at.port))  # type: ignore[misc]
-            for address in config.listen
-        ]
+        self._listeners = self._all_bound("listen", config.listen)
+        self._tls_listeners = self._all_bound("tls", config.tls.listen if config.tls else ())
+        # Before any fork: all workers, those that come after a death too, have its ticket keys.
+        self._tls = make_tls(config)
         self._admin: list[_NamedSocket] = []
         if config.admin is not None:
             at = admin_listen(config.admin)
@@ -135,7 +138,7 @@ class Supervisor:
         # It may have to be rebuilt, which takes a while: whoever comes meanwhile is refused.
         self._keeper = StoreKeeper.take(config, events, handover.take if handover else _nothing)
         # From here on nobody is: who comes before the workers do waits for them.
-        for _, sock in (*self._listeners, *self._admin):
+        for _, sock in self._all_listeners:
             sock.listen(BACKLOG)
         self._directory = handover.directory if handover else tempfile.mkdtemp(prefix="cdn-")
         self._slots = [
@@ -153,6 +156,17 @@ class Supervisor:
         self._kill_at: float | None = None
         self._selector = selectors.PollSelector()
         self._wakeup = socket.socketpair()
+
+    def _all_bound(self, what: str, addresses: Sequence[ListenAddress]) -> list[_NamedSocket]:
+        return [self._bound(f"{what} {at}", partial(bind, at.host, at.port)) for at in addresses]
+
+    @property
+    def _viewers(self) -> list[_NamedSocket]:
+        return [*self._listeners, *self._tls_listeners]
+
+    @property
+    def _all_listeners(self) -> list[_NamedSocket]:
+        return [*self._viewers, *self._admin]
 
     def _bound(self, name: str, bind_anew: Callable[[], socket.socket]) -> _NamedSocket:
         fd = self._handover.take(name) if self._handover else None
@@ -232,7 +246,7 @@ class Supervisor:
             sock.close()
         if self._handover is not None and not self._up:
             self._handover.forget()
-        for _, sock in self._listeners if slot.place is None else self._admin:
+        for _, sock in self._viewers if slot.place is None else self._admin:
             sock.close()
         if slot.place is None and self._keeper is not None:
             self._keeper.let_go()
@@ -242,9 +256,12 @@ class Supervisor:
         if slot.place is None:
             directory, (_, sock) = self._directory, self._admin[0]
             return lambda: run_admin(config, directory, sock, channel)
-        place, sockets = slot.place, [sock for _, sock in self._listeners]
+        place, tls = slot.place, self._tls
+        plain, secure = ([sock for _, sock in of] for of in (self._listeners, self._tls_listeners))
         lock_fd = None if self._keeper is None else self._keeper.lock_fd
-        return lambda: run_worker(config, assemble, load, place, sockets, channel, lock_fd)
+        return lambda: run_worker(
+            config, assemble, load, place, plain, secure, channel, lock_fd, tls
+        )
 
     def _hear(self, child: _Child) -> None:
         if child.channel.fileno() < 0:
@@ -280,8 +297,8 @@ class Supervisor:
         for slot in self._slots:
             if slot.child is not None:
                 self._tell(slot.child, GO)
-        names = [sock.getsockname() for _, sock in self._listeners]
-        shown = (f"[{n[0]}]:{n[1]}" if ":" in n[0] else f"{n[0]}:{n[1]}" for n in names)
+        shown = [_shown(sock) for _, sock in self._listeners]
+        shown += [f"{_shown(sock)} (TLS)" for _, sock in self._tls_listeners]
         self._events.info(f"listening on {', '.join(shown)}")
         if self._handover is not None:
             self._handover.complete()
@@ -381,7 +398,7 @@ class Supervisor:
         self._selector.register(pipe, selectors.EVENT_READ, lambda: self._successor_tells(pipe))
 
     def _to_hand_over(self) -> list[Named]:
-        named = [(name, sock.fileno()) for name, sock in (*self._listeners, *self._admin)]
+        named = [(name, sock.fileno()) for name, sock in self._all_listeners]
         if self._keeper is not None:
             named.append((self._keeper.name, self._keeper.lock_fd))
         return named
@@ -413,7 +430,7 @@ class Supervisor:
         self._stopping = True
         self._kill_at = time.monotonic() + KILL_AFTER
         # Held here, they would take connections that nobody will answer.
-        for _, sock in (*self._listeners, *self._admin):
+        for _, sock in self._all_listeners:
             sock.close()
         if self._successor is not None and not self._handed_over:
             os.kill(self._successor, signal.SIGTERM)
@@ -444,6 +461,11 @@ def _noted(*_: object) -> None:
 
 def _nothing(_: str) -> None:
     """What is handed over to a first program."""
+
+
+def _shown(sock: socket.socket) -> str:
+    host, port = sock.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _how(code: int) -> str:

@@ -29,6 +29,7 @@ from cdn.node.peers import Place
 from cdn.node.process import reload_at_sighup
 from cdn.observe.access_log import AccessLogUnusable
 from cdn.storage.directory import StoreUnusable
+from cdn.wire.tls import TlsContext
 
 READY = b"1"
 RELOADED = b"2"
@@ -45,17 +46,26 @@ def run_worker(
     load: Load,
     place: Place,
     sockets: Sequence[socket.socket],
+    tls_sockets: Sequence[socket.socket],
     channel: socket.socket,
     lock_fd: int | None,
+    tls: TlsContext | None,
 ) -> int:
-    """Runs a worker to its end; returns the process's exit code. `sockets` are the viewers',
-    `lock_fd` the disk store's."""
+    """Runs a worker to its end; returns the process's exit code. `sockets` and `tls_sockets` are
+    the viewers', `lock_fd` the disk store's, `tls` what all workers' handshakes begin on."""
 
     async def serve() -> int:
         clock = Clock()
         events = stderr_events(f"{config.name}/{place.index}", clock)
         node = Node(
-            config, assemble, load, clock=clock, events=events, place=place, lock_fd=lock_fd
+            config,
+            assemble,
+            load,
+            clock=clock,
+            events=events,
+            place=place,
+            lock_fd=lock_fd,
+            tls=tls,
         )
         stopping = asyncio.Event()
         heard = _Ears(
@@ -71,7 +81,7 @@ def run_worker(
             _tell(channel, READY)
             await heard.go.wait()
             if not stopping.is_set():
-                await node.serve_on(sockets)
+                await node.serve_on(sockets, tls_sockets)
             await stopping.wait()
         finally:
             await node.stop()

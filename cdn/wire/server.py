@@ -1,7 +1,8 @@
-"""Listeners for HTTP/1.1: bound here or inherited, drained on request.
+"""Listeners for HTTP/1.1, plain or over TLS: bound here or inherited, drained on request.
 
 Strategy: a listener is a bound socket, however it came to be (this process, a supervisor, a Unix
 path); the server only accepts from it. Draining is a count of connections that reaches nought.
+Over TLS all is the same but the scheme: two rims that share all else.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import partial
 
 from cdn.gateway.exchange import Handler
 from cdn.wire.errors import ErrorAnswers
@@ -16,6 +19,10 @@ from cdn.wire.fastpath import FastPath
 from cdn.wire.field_block import FieldMemory
 from cdn.wire.http1 import UNSENT, Http1Connection
 from cdn.wire.rim import Counters, Deadlines, OnFinished, Rim
+from cdn.wire.tls import TlsContext, TlsCounters, TlsListener
+
+Address = tuple[str, int]
+"""Host and port."""
 
 BACKLOG = 4096
 """Connections that the kernel keeps until they are accepted (it cuts this to somaxconn)."""
@@ -53,8 +60,8 @@ class Http1Server:
     """Serves `handler` on any number of listeners.
 
     `name` is the node's (a token, for Proxy-Status); `clock` the wall time in seconds; `date` an
-    IMF-fixdate for the rim's own answers; `scheme` what the listeners speak. With `fast`
-    hot answers are given again without the handler.
+    IMF-fixdate for the rim's own answers; `tls` is needed where some listeners speak it. With
+    `fast` hot answers are given again without the handler.
     """
 
     def __init__(
@@ -65,17 +72,21 @@ class Http1Server:
         clock: Callable[[], float],
         date: Callable[[], str],
         on_finished: OnFinished,
-        scheme: str = "http",
+        tls: TlsContext | None = None,
         deadlines: Deadlines = Deadlines(),  # noqa: B008  # immutable
         report: Callable[[str], None] = lambda _: None,
         fast: FastPath | None = None,
     ) -> None:
         errors = ErrorAnswers(name, date)
-        self._rim = Rim(handler, errors, scheme, clock, on_finished, deadlines, report)
+        self._rim = Rim(handler, errors, "http", clock, on_finished, deadlines, report)
         if fast is not None:
             self._rim.fast, self._rim.memory = fast, FieldMemory()
         self._fast = fast
+        self._tls_rim = replace(self._rim, scheme="https")
+        self._tls = tls
         self._servers: list[asyncio.Server] = []
+        self._tls_listeners: list[TlsListener] = []
+        self.tls_counters = TlsCounters()
 
     @property
     def counters(self) -> Counters:
@@ -87,37 +98,54 @@ class Http1Server:
         return len(self._rim.connections)
 
     @property
-    def addresses(self) -> list[tuple[str, int]]:
-        """(host, port) of each TCP listener, the ports that were 0 now known."""
-        names = (sock.getsockname() for server in self._servers for sock in server.sockets)
-        return [(name[0], name[1]) for name in names if isinstance(name, tuple)]
+    def addresses(self) -> list[Address]:
+        """Each plain TCP listener's, the ports that were 0 now known."""
+        return _addresses(sock for server in self._servers for sock in server.sockets)
+
+    @property
+    def tls_addresses(self) -> list[Address]:
+        """The same of those that speak TLS."""
+        return _addresses(listener.sock for listener in self._tls_listeners)
 
     async def start(
-        self, listeners: Iterable[tuple[str, int]] = (), sockets: Iterable[socket.socket] = ()
+        self,
+        listeners: Iterable[Address] = (),
+        sockets: Iterable[socket.socket] = (),
+        *,
+        tls_listeners: Iterable[Address] = (),
+        tls_sockets: Iterable[socket.socket] = (),
     ) -> None:
         """Accepts from `listeners`, bound here, and from `sockets`, bound already (TCP or Unix;
         the server closes them). Raises ListenFailed, and then listens on none of its own."""
         bound: list[socket.socket] = []
+        bound_tls: list[socket.socket] = []
         try:
             bound.extend(bind(host, port) for host, port in listeners)
+            bound_tls.extend(bind(host, port) for host, port in tls_listeners)
         except ListenFailed:
-            for sock in bound:
+            for sock in (*bound, *bound_tls):
                 sock.close()
             raise
         for sock in (*bound, *sockets):
             self._servers.append(await self._listen(sock))
+        for sock in (*bound_tls, *tls_sockets):
+            self._tls_listeners.append(self._listen_tls(sock))
 
     async def _listen(self, sock: socket.socket) -> asyncio.Server:
         loop = asyncio.get_running_loop()
+        connection = partial(Http1Connection, self._rim)
         if sock.family == socket.AF_UNIX:
-            return await loop.create_unix_server(self._connection, sock=sock, backlog=BACKLOG)
-        # Inherited by accepted sockets: a slow viewer costs what the network holds, not megabytes
-        # of kernel memory that nobody may ever read.
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)
-        return await loop.create_server(self._connection, sock=sock, backlog=BACKLOG)
+            return await loop.create_unix_server(connection, sock=sock, backlog=BACKLOG)
+        _leave_unsent(sock)
+        return await loop.create_server(connection, sock=sock, backlog=BACKLOG)
 
-    def _connection(self) -> Http1Connection:
-        return Http1Connection(self._rim)
+    def _listen_tls(self, sock: socket.socket) -> TlsListener:
+        assert self._tls is not None
+        _leave_unsent(sock)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.listen(BACKLOG)
+        connection = partial(Http1Connection, self._tls_rim)
+        return TlsListener(sock, self._tls_rim, self._tls, self.tls_counters, connection)
 
     @property
     def fast_answers(self) -> int:
@@ -134,16 +162,20 @@ class Http1Server:
         """Closes the listeners; connections go on."""
         for server in self._servers:
             server.close()
+        for listener in self._tls_listeners:
+            listener.close()
         self._servers.clear()
+        self._tls_listeners.clear()
 
     async def drain(self, limit: float) -> None:
         """Ends every connection: idle ones at once, those with a request in flight after its
         answer, and what is left after `limit` seconds by abort."""
         self.stop_accepting()
-        rim = self._rim
-        rim.draining = True
-        rim.fast = None  # it closes no connection
+        for each in (self._rim, self._tls_rim):
+            each.draining = True
+            each.fast = None  # it closes no connection
         self.settle()
+        rim = self._rim  # both have the same connections
         if not rim.connections:
             return
         for connection in list(rim.connections):
@@ -155,3 +187,14 @@ class Http1Server:
             for connection in list(rim.connections):
                 connection.abort()
             await rim.emptied.wait()
+
+
+def _leave_unsent(sock: socket.socket) -> None:
+    """Inherited by accepted sockets: a slow viewer costs what the network holds, not megabytes of
+    kernel memory that nobody may ever read."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)
+
+
+def _addresses(sockets: Iterable[socket.socket]) -> list[Address]:
+    names = (sock.getsockname() for sock in sockets)
+    return [(name[0], name[1]) for name in names if isinstance(name, tuple)]

@@ -9,7 +9,9 @@ from tests.kit.debian import need
 
 def tls_contexts(directory: Path, *names: str) -> tuple[ssl.SSLContext, ssl.SSLContext]:
     """Contexts for a server that holds a certificate for these DNS names, and for a client that
-    trusts it alone. The certificate is left in `directory` as cert.pem, its key as key.pem."""
+    trusts it alone. The certificate is left in `directory`, which is made if need be, as cert.pem,
+    its key as key.pem; it lasts two days."""
+    directory.mkdir(exist_ok=True)
     certificate, key = directory / "cert.pem", directory / "key.pem"
     command = [need("openssl"), "req", "-x509", "-newkey", "ec", "-nodes", "-days", "2"]
     command += ["-pkeyopt", "ec_paramgen_curve:prime256v1", "-subj", f"/CN={names[0]}"]

@@ -14,6 +14,7 @@ from cdn.gateway.exchange import Answer, ContentCutShort, Outcome
 from cdn.semantics.message import Fields, Response
 from cdn.wire.rim import Deadlines
 from cdn.wire.server import Http1Server
+from cdn.wire.tls import TlsContext
 
 LIMIT = 5.0
 HOST = b"Host: a.example\r\n"
@@ -111,9 +112,14 @@ class Site:
             client.send(data)
             return await client.rest()
 
+    @property
+    def tls_port(self) -> int:
+        return self.server.tls_addresses[0][1]
+
     @asynccontextmanager
-    async def client(self, port: int | None = None) -> AsyncIterator["Client"]:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port or self.port)
+    async def client(self, port: int | None = None, **tls) -> AsyncIterator["Client"]:
+        """`tls` as for `asyncio.open_connection`."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", port or self.port, **tls)
         try:
             yield Client(reader, writer)
         finally:
@@ -155,8 +161,13 @@ class Client:
 
 
 @asynccontextmanager
-async def served(now: Callable = say, answer: Callable = echo, **deadlines: float):
-    """A server on a free port whose handler is `now` and `answer`."""
+async def served(
+    now: Callable = say,
+    answer: Callable = echo,
+    tls: TlsContext | None = None,
+    **deadlines: float,
+):
+    """A server on a free port whose handler is `now` and `answer`; on another one with `tls`."""
 
     class Desk:
         def answer_now(self, exchange):
@@ -172,10 +183,12 @@ async def served(now: Callable = say, answer: Callable = echo, **deadlines: floa
         clock=lambda: 1_767_225_600.0,
         date=lambda: DATE,
         on_finished=site.on_finished,
+        tls=tls,
         deadlines=Deadlines(**deadlines),
         report=site.bugs.append,
     )
-    await site.server.start([("127.0.0.1", 0)])
+    tls_listeners = [("127.0.0.1", 0)] if tls else []
+    await site.server.start([("127.0.0.1", 0)], tls_listeners=tls_listeners)
     try:
         yield site
     finally:
