@@ -9,9 +9,7 @@ from typing import Any
 from bench.peers.chart import chart
 from bench.peers.results import HEAD, Row, grid, verdicts
 from bench.peers.workloads import WORKLOADS
-
-OTHERS = "## The disk store"
-"""Where what another bench has written begins (bench/store/page.py): it stays."""
+from bench.store import page as store
 
 TEXT = """# CPU per request
 
@@ -62,7 +60,8 @@ nought, others were at work: their share is in rates and latencies, hardly in CP
 
 
 def write_page(table: Sequence[Row], told: Mapping[str, Any], directory: Path) -> None:
-    """Writes PERFORMANCE.md and performance.svg. Raises OSError."""
+    """Writes PERFORMANCE.md, but for the disk store's section, and performance.svg. Raises
+    OSError."""
     (directory / "performance.svg").write_text(chart(table))
     tables = []
     for name in dict.fromkeys(row.workload for row in table):
@@ -83,9 +82,9 @@ def write_page(table: Sequence[Row], told: Mapping[str, Any], directory: Path) -
         verdicts="\n".join(f"- {verdict.sentence}" for verdict in verdicts(table)),
         tables="".join(tables),
     )
-    page = directory / "PERFORMANCE.md"
-    _, mark, store = page.read_text().partition(OTHERS) if page.exists() else ("", "", "")
-    page.write_text(f"{text.rstrip()}\n" + (f"\n{mark}{store}" if mark else ""))
+    if section := store.kept(directory):
+        text += f"\n{section}"
+    (directory / "PERFORMANCE.md").write_text(text)
 
 
 def _target(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from bench.store import flood, restarts, stalls, upgrades
 from bench.store.chart import chart
 from bench.store.figures import Figure, found, show
 from bench.store.page import write
-from bench.store.place import Unusable, directory
+from bench.store.place import BEFORE_OTHERS, Unusable, directory
 from tests.storage import kill_loop
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
@@ -36,7 +37,7 @@ Page = Annotated[
 @app.command()
 def p99(
     rounds: Annotated[int, typer.Option(min=1, help="Pairs of rounds.")] = 7,
-    seconds: Annotated[float, typer.Option(min=1.0, help="Of each round.")] = 6.0,
+    seconds: Annotated[float, typer.Option(min=1.0, help="Of each round.")] = 4.0,
     rate: Annotated[float, typer.Option(min=1.0, help="Hits asked for a second.")] = 300.0,
     clients: Annotated[int, typer.Option(min=1, help="Who read cold files.")] = 32,
     files: Annotated[int, typer.Option(min=1, help="Of 1 GiB each.")] = 8,
@@ -50,7 +51,8 @@ def p99(
         pairs = stalls.measure(directory, plan, step)
     _tell(
         "p99",
-        f"An edge of one worker on one core, whoever asks it on the other. {rate:g} requests a "
+        "An edge of one worker on one core, whoever asks it on the other, both (as root) at nice "
+        f"{BEFORE_OTHERS}, before what others do on the machine. {rate:g} requests a "
         f"second for {stalls.SMALL} objects of 4 KiB, all hits, all in RAM; beside them, or not, "
         f"{clients} clients that read as fast as they can, each from its own place in one of "
         f"{files} files of 1 GiB. {rounds} pairs of rounds of {seconds:g} s. Before each round "
@@ -66,7 +68,7 @@ def p99(
 @app.command()
 def restart(
     objects: Annotated[int, typer.Option(min=1000, help="In the full store.")] = 1_000_000,
-    rounds: Annotated[int, typer.Option(min=1, help="Starts of each kind.")] = 5,
+    rounds: Annotated[int, typer.Option(min=1, help="Starts of each kind.")] = 9,
     directory: Directory = None,
     as_json: AsJson = False,
     page: Page = None,
@@ -189,7 +191,7 @@ def _tell(
     page: Path | None,
     drawn: str | None = None,
 ) -> None:
-    command = f'make bench-store ARGS="{name} --page docs"'
+    command = f'make bench-store ARGS="{shlex.join(sys.argv[1:])}"'
     told = found(name, command, how, figures)
     show(told, as_json)
     if page is not None:

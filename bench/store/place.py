@@ -17,14 +17,17 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 HOST = "site.example"
 NOBODY = "http://127.0.0.1:9"
 """An origin that refuses: whatever is not stored is an error."""
 
+BEFORE_OTHERS = -15
 _PAGE = 4096
 _SAMPLE = 1 << 20
-_TRIES = 5
+_TRIES = 10
+_PAUSE = 0.2
 _PATIENCE = 120.0
 
 
@@ -57,6 +60,17 @@ class Unusable(Exception):
     """The measurement cannot go on: one line for whoever runs it, with the mend."""
 
 
+def started(command: list[str], core: int, nice: int = 0, **more: Any) -> subprocess.Popen[Any]:
+    """Runs `command` on `core`, for root before whatever else is on the machine, in order that the
+    work of others is not taken for ours."""
+    first = BEFORE_OTHERS if os.geteuid() == 0 else 0
+    words = ["nice", "-n", str(first + nice), "taskset", "-c", str(core), *command]
+    process = subprocess.Popen(words, start_new_session=True, **more)
+    with contextlib.suppress(OSError):  # sched(7): a session has a nice of its own
+        Path(f"/proc/{process.pid}/autogroup").write_text(str(first))
+    return process
+
+
 class Edge:
     """A running edge; `ready` is in seconds from its exec to its first answer."""
 
@@ -73,10 +87,10 @@ def edge(store: Path, disk: int, core: int, target: str) -> Iterator[Edge]:
         port = int(probe.getsockname()[1])
     flags = ["--listen", f"127.0.0.1:{port}", "--origin", NOBODY, "--name", "edge-bench"]
     flags += ["--store", str(store), "--disk", str(disk), "--workers", "1"]
-    command = ["taskset", "-c", str(core), sys.executable, "-m", "cdn", "edge", *flags]
+    command = [sys.executable, "-m", "cdn", "edge", *flags]
     with tempfile.TemporaryFile() as told:
         began = time.monotonic()
-        process = subprocess.Popen(command, stderr=told, start_new_session=True)
+        process = started(command, core, stderr=told)
         try:
             while not _answers(port, target):
                 if process.poll() is not None or time.monotonic() > began + _PATIENCE:
@@ -119,7 +133,9 @@ def drop(store: Path, suffixes: tuple[str, ...] = (".segment",)) -> int:
         try:
             total += (size := os.fstat(fd).st_size)
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)  # or asking would read ahead
-            for _ in range(_TRIES):  # a page that a core has just had in hand stays at first
+            for attempt in range(_TRIES):
+                # What the edge was last reading it may still be at, for who has hung up.
+                time.sleep(min(attempt, 1) * _PAUSE)
                 os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
                 still = [at for at in range(0, size, _SAMPLE) if _resident(fd, at)]
                 os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)  # asking has begun to read

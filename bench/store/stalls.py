@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from bench.store.figures import Figure
 from bench.store.filling import Stuff, fill
-from bench.store.place import Edge, Unusable, cores, directory, drop, edge
+from bench.store.place import Edge, Unusable, cores, directory, drop, edge, started
 from cdn.hashing.digest import SHARDS
 
 SMALL, SMALL_SIZE = 200, 4096
@@ -100,9 +100,8 @@ def _round(node: Edge, store: Path, plan: Plan, core: int, reading: bool) -> Rou
 
 
 def _load(core: int, what: str, *numbers: float, nice: int = 0) -> subprocess.Popen[str]:
-    words = ["taskset", "-c", str(core), "nice", "-n", str(nice)]
-    words += [sys.executable, "-m", "bench.store.load", what, *map(str, numbers)]
-    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    words = [sys.executable, "-m", "bench.store.load", what, *map(str, numbers)]
+    return started(words, core, nice, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def _said(load: subprocess.Popen[str]) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -32,7 +34,8 @@ def measure(given: Path | None, upgrades: int, step: Callable[[str], object]) ->
     """Raises Unusable."""
     with directory(given, 1 << 30) as place:
         try:
-            return asyncio.run(_measure(place, upgrades, step))
+            with contextlib.redirect_stdout(sys.stderr):  # where the scenario tells of its node
+                return asyncio.run(_measure(place, upgrades, step))
         except (AssertionError, TimeoutError) as error:
             raise Unusable(f"the node did not do what it should: {error!r}") from error
 

@@ -48,7 +48,7 @@ _READERS = 2
 a hit waited far longer, and no more was read (docs/PERFORMANCE.md)."""
 
 _READERS_NICE = 5
-"""Not more: a thread that other programs keep from running may hold the GIL."""
+"""Above the process's own. Not more: one that others keep from running may hold the GIL."""
 
 Owns = Callable[[int], bool]
 """Whether this process is to write the shard with that number."""
@@ -299,7 +299,8 @@ class DiskStore:
 def _give_way() -> None:
     """A reader copies and checks what it has waited for while the loop has nothing to do."""
     with contextlib.suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _READERS_NICE)
+        nice = os.getpriority(os.PRIO_PROCESS, os.getpid()) + _READERS_NICE
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nice)
 
 
 def segment_size_for(

@@ -39,6 +39,8 @@ def test_a_part_of_the_page_is_replaced_and_the_rest_stays(tmp_path):
     text = (tmp_path / "PERFORMANCE.md").read_text()
     assert text.startswith("# CPU per request\n\nOthers' figures.\n\n## The disk store\n")
     assert [line for line in text.splitlines() if line.startswith("###")] == ["### p99", "### kill"]
+    assert text.count("\n\n    make kill\n\nHow.\n") == 1
+    assert page.kept(tmp_path) == text[text.index("## The disk store") :]
     assert text.count("| most | 3 MiB | ≤ 2: missed |") == 1
     assert text.count("| most | 1.500 MiB | ≤ 2: reached |") == 1
     assert "![p99](performance-store-p99.svg)" in text
