@@ -51,9 +51,9 @@ class ReadingAhead:
         begin = before.start if before is not None and in_a_row else start
         self._rows[row] = ByteRange(begin, stop)
         size = of.slice_size
-        number = -(-stop // size)
-        unused = begin % size + -stop % size
-        if in_a_row and unused <= size and number * size < of.length and not present.has(number):
+        number, left = -(-stop // size), -stop % size
+        soon = left <= size // 2 and begin % size + left <= size
+        if in_a_row and soon and number * size < of.length and not present.has(number):
             self._fetch(asked, of, number)
 
     def _fetch(self, asked: Asked, of: StoredResponse, number: int) -> None:
