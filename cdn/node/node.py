@@ -162,6 +162,16 @@ class Node:
             ),
         )
         metrics.counter(
+            "cdn_hot_answers_total",
+            "Requests that were given an answer again as others had it, without looking it up.",
+            lambda: self.server.fast_answers,
+        )
+        metrics.gauge(
+            "cdn_hot_bytes",
+            "RAM for answers ready to be given again; without a disk store part of the store's.",
+            lambda: self.server.hot_bytes,
+        )
+        metrics.counter(
             "cdn_reloads_total",
             "Reloads of the configuration, by whether it could be used.",
             lambda: {(result,): count for result, count in self._reloads.items()},

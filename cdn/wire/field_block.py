@@ -60,7 +60,8 @@ LONGEST_REQUEST_LINE = 8 * 1024
 
 _NO_PART: tuple[int, int | None] | None = None
 
-_OWN = (b"\r\nCookie: ", b"\r\nReferer: ")
+_REFERER = b"\r\nReferer: "
+_OWN = (b"\r\nCookie: ", _REFERER)
 """How the lines begin that differ from request to request of one client, and tell no answer from
 another unless Vary nominates them."""
 
@@ -173,42 +174,35 @@ class FieldMemory:
     def block(self, raw: bytes) -> FieldBlock | None:
         """The block that `raw` is, from after the request line up to and with the empty line; None
         where it is for `parse_head` to judge."""
-        block = self._known(raw)
+        block = self.blocks.get(raw) or self.blocks.recall(raw)
         if block is None:
             block = self._like_another(raw) or self._read(raw)
             if block is not None:
                 self.blocks.offer(raw, block)
         return block
 
-    def _known(self, raw: bytes) -> FieldBlock | None:
-        return self.blocks.get(raw) or self.blocks.recall(raw)
-
     def _like_another(self, raw: bytes) -> FieldBlock | None:
-        """A block that differs from one before it in lines of its client's own."""
-        rest, referer = raw, ""
+        """A block that differs from another in a line of its client's own."""
         for begin in _OWN:
-            start = rest.find(begin)
+            start = raw.find(begin)
             if start < 0:
                 continue
-            end = rest.find(b"\r\n", start + 2)
-            if end - start > LONGEST_OWN or not FIELD_LINE.fullmatch(rest, start + 2, end):
+            end = raw.find(b"\r\n", start + 2)
+            if end - start > LONGEST_OWN or not FIELD_LINE.fullmatch(raw, start + 2, end):
                 return None
-            if begin is _OWN[1]:
-                referer = rest[start + len(begin) : end].strip(b" \t").decode("latin-1")
-            rest = rest[:start] + rest[end:]
-        if rest is raw:
-            return None
-        other = self._known(rest)
-        if other is None:
-            if (other := self._read(rest)) is None:
+            if raw.find(begin, end) >= 0:
+                return None  # of one line only: a head full of them is no reason to go on
+            other = self.block(raw[:start] + raw[end:])
+            if other is None:
                 return None
-            self.blocks.offer(rest, other)
-        said = other.said
-        if referer:
-            if said.referer:
-                return None  # a second line
-            said = Said(referer, said.user_agent)
-        return FieldBlock(lambda: self._lines_of(raw), said, other.origins, other)
+            said = other.said
+            if begin is _REFERER:
+                if said.referer:
+                    return None  # a second line, in another spelling
+                value = raw[start + len(begin) : end].strip(b" \t").decode("latin-1")
+                said = Said(value, said.user_agent)
+            return FieldBlock(lambda: self._lines_of(raw), said, other.origins, other)
+        return None
 
     def _lines_of(self, raw: bytes) -> list[_Line]:
         """Raises NotPlain."""

@@ -153,6 +153,11 @@ class Http1Server:
         self.settle()
         return 0 if self._fast is None else self._fast.answers
 
+    @property
+    def hot_bytes(self) -> int:
+        """What hot responses take."""
+        return 0 if self._fast is None else self._fast.hot.size
+
     def settle(self) -> None:
         """Reports every answer that was given and not been reported yet."""
         if self._fast is not None:

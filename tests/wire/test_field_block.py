@@ -144,3 +144,22 @@ def test_what_is_seen_once_is_not_kept():
     assert memory.get(b"a") is None
     memory.offer(b"a", "a")
     assert memory.get(b"a") == "a"
+
+
+def test_a_head_full_of_cookies_is_read_as_any_other():
+    lines = [b"Host: a.example", *[b"Cookie: a"] * 90]
+    block = FieldMemory().block(b"\r\n".join([*lines, b"", b""]))
+    assert block.fields.get("cookie") == ", ".join(["a"] * 90)
+    assert FieldMemory().block(b"\r\n".join([*lines, *[b"Cookie: "] * 3000, b"", b""])) is None
+
+
+def test_a_client_of_its_own_is_told_from_others():
+    memory = FieldMemory()
+    block = None
+    for number in range(3):
+        own = b"Cookie: %d\r\nAccept: */*\r\nReferer: /%d\r\n\r\n" % (number, number)
+        block = memory.block(b"Host: a.example\r\nUser-Agent: b\r\n" + own)
+        assert (block.said.referer, block.said.user_agent) == (f"/{number}", "b")
+        assert block.fields.get("cookie") == f"{number}"
+        names = [name for name, _ in block.fields]
+        assert names == ["Host", "User-Agent", "Cookie", "Accept", "Referer"]

@@ -1,0 +1,323 @@
+"""Hot answers: who keeps being one, what ends it, what they cost."""
+
+import gc
+import random
+import tracemalloc
+
+from cdn.gateway.exchange import Answer, Outcome
+from cdn.gateway.hot import BARRED, LARGEST, Repeatable, Repeats
+from cdn.semantics.message import Fields, Request, Response
+from cdn.semantics.ranges import ByteRange
+from cdn.storage.memory import MemoryStore
+from cdn.wire.fastpath import HotResponses
+from cdn.wire.field_block import FieldMemory
+from tests.gateway.gateway_kit import HOST, site, storable
+from tests.kit import Reply
+from tests.storage.disk_kit import NOW, content_of, key_of, opened, put, response
+
+BLOCK = b"Host: example.com\r\nUser-Agent: a\r\n\r\n"
+
+
+def fast_answers(at) -> int:
+    return at.edge.node.server.fast_answers
+
+
+async def hot(at, target="/a", *fields) -> None:
+    """Until the answer is given again."""
+    for _ in range(3):
+        before = fast_answers(at)
+        await at.get(target, *fields)
+    assert fast_answers(at) == before + 1
+
+
+async def next_is_not_fast(at, target="/a", *fields):
+    before = fast_answers(at)
+    got = await at.get(target, *fields)
+    assert fast_answers(at) == before
+    return got
+
+
+# --- what ends it -------------------------------------------------------------------------------
+
+
+async def test_a_purge_ends_it():
+    async with site() as at:
+        at.origin.on("/a", [storable(b"one"), storable(b"two")])
+        await hot(at)
+        assert await at.edge.node.purge(f"http://{HOST[1]}/a") == 1
+        assert (await next_is_not_fast(at)).content == b"two"
+
+
+async def test_an_unsafe_method_ends_it_and_what_its_answer_names():
+    async with site() as at:
+        at.origin.on("/a", storable(b"one"))
+        at.origin.on("/b", storable(b"one"))
+        await hot(at)
+        await hot(at, "/b")
+        at.origin.on("/a", Reply(fields=[("Location", f"http://{HOST[1]}/b")]))
+        at.origin.on("/b", storable(b"two"))
+        await at.get("/a", method="POST", content=b"x")
+        assert (await next_is_not_fast(at, "/b")).content == b"two"
+
+
+async def test_its_age_ends_it_to_the_second():
+    async with site() as at:
+        at.origin.on("/a", Reply(fields=[("Cache-Control", "max-age=10")], content=b"one"))
+        await hot(at)
+        at.clock.advance(9.75)
+        before = fast_answers(at)
+        got = await at.get()
+        assert fast_answers(at) == before + 1
+        assert (got.field("age"), got.field("cache-status")) == ("9", "edge-a; hit; ttl=0")
+        at.clock.advance(0.25)
+        assert "fwd=stale" in (await next_is_not_fast(at)).field("cache-status")
+
+
+async def test_validation_ends_it():
+    async with site() as at:
+        news = storable(b"one", ("X-News", "2"), honours_conditions=True)
+        at.origin.on("/a", [storable(b"one"), news])
+        await hot(at)
+        await at.get("/a", ("Cache-Control", "no-cache"))
+        assert (await next_is_not_fast(at)).field("x-news") == "2"
+
+
+async def test_another_variant_ends_it():
+    async with site() as at:
+        vary = ("Vary", "Accept-Language")
+        at.origin.on("/a", lambda asked: storable(asked.field("accept-language").encode(), vary))
+        japanese, english = ("Accept-Language", "ja"), ("Accept-Language", "en")
+        await hot(at, "/a", japanese)
+        assert (await next_is_not_fast(at, "/a", english)).content == b"en"
+        await hot(at, "/a", english)
+        await hot(at, "/a", japanese)
+
+
+async def test_a_reload_and_a_change_of_trust_end_it():
+    async with site() as at:
+        at.origin.on("/a", storable())
+        await hot(at)
+        assert (await at.edge.node.reload()).ok
+        await next_is_not_fast(at)
+        await hot(at)
+        at.edge.node.gateway.trusts = lambda exchange: exchange.client == "127.0.0.1"
+        for _ in range(3):  # who is believed may speak for another
+            await next_is_not_fast(at)
+
+
+async def test_a_group_that_is_invalidated_ends_it():
+    async with site() as at:
+        at.origin.on("/a", storable(b"one", ("Cache-Groups", '"g"')))
+        await hot(at)
+        at.origin.on("/b", Reply(fields=[("Cache-Group-Invalidation", '"g"')]))
+        await at.get("/b", method="POST", content=b"")
+        assert "hit" not in (await next_is_not_fast(at)).field("cache-status")
+
+
+async def test_a_rule_for_queries_ends_it():
+    async with site() as at:
+        at.origin.on("/a", storable(b"one"))
+        await hot(at, "/a?x=1")
+        at.origin.on("/a", storable(b"two", ("No-Vary-Search", 'params=("x")')))
+        await at.get("/a?x=2")
+        assert (await next_is_not_fast(at, "/a?x=1")).content == b"two"
+
+
+# --- who stays ----------------------------------------------------------------------------------
+
+
+async def test_unsafe_requests_leave_hits_fast():
+    """A hundred a second beside ten thousand others, by Zipf's law."""
+    draw = random.Random(1)
+    async with site() as at:
+        weights = [1 / rank**0.9 for rank in range(1, 201)]
+        for number in range(200):
+            at.origin.on(f"/{number}", storable(b"content of %d" % number))
+        async with await at.open() as client:
+
+            async def ask(number: int, method="GET") -> None:
+                content = b"" if method == "POST" else None
+                await client.get(f"/{number}", [HOST], method=method, content=content)
+
+            for number in range(200):
+                await ask(number)
+                await ask(number)
+            before, asked = fast_answers(at), len(at.edge.log)
+            for number in range(4000):
+                if number % 100 == 0:
+                    await ask(draw.randrange(200), "POST")
+                await ask(draw.choices(range(200), weights)[0])
+            hits = at.edge.outcomes()[asked:].count("hit")
+            assert (fast_answers(at) - before) / hits >= 0.95
+
+
+async def test_a_flood_of_new_heads_leaves_what_is_hot():
+    async with site(memory="16MiB") as at:
+        at.origin.on("/a", storable())
+        await hot(at)
+        before = fast_answers(at)
+        for number in range(300):
+            await at.get("/a", ("Cookie", f"session={number}"), ("X-New", f"{number}"))
+        assert fast_answers(at) == before + 300
+        at.origin.on("/a", storable(b"", ("Vary", "X-New")))
+        await at.edge.node.purge(f"http://{HOST[1]}/a")
+        for number in range(300):
+            await at.get("/a", ("X-New", f"{number}"))
+            await at.get("/a", ("X-New", f"{number}"))
+        fast = at.edge.node.server._fast.hot
+        assert len(fast) == 1
+        assert fast.size < 1 << 20
+
+
+async def test_served_only_hot_it_survives_a_turn_of_the_log(tmp_path):
+    """What is told of hot answers keeps their object in the store."""
+    with opened(tmp_path) as store:
+        repeats = Repeats(store, _Names(), lambda: NOW, alone=True)
+        for name in ("hot", "cold"):
+            content = content_of(name, 1000)
+            assert put(store, response(name, length=1000), content)
+        await store.flush()
+        (found,) = await store.lookup_soon(key_of("hot"))
+        of = repeats.made_of(key_of("hot"), found, [found], 60.0, "site")
+        for number in range(12_000):  # one and a half times what it holds
+            assert put(store, response(f"{number}", length=2000), content_of(f"{number}", 2000))
+            if number % 100 == 0:
+                await store.flush()
+                repeats.touch(of, 100)
+        assert len(await store.lookup_soon(key_of("hot"))) == 1
+        assert not await store.lookup_soon(key_of("cold"))
+
+
+# --- what they cost -----------------------------------------------------------------------------
+
+
+class _Names:
+    """A judge that knows no rules."""
+
+    has_rules = False
+
+    def names(self, key: bytes) -> tuple[bytes, ...]:
+        return (key,)
+
+
+def kept(hot: HotResponses, store: MemoryStore, repeats: Repeats, name: str, size: int) -> None:
+    """Has the answer to a GET of `name` kept, as the full path would have it."""
+    head = response(name, length=size, slice_size=1 << 20)
+    if not store.lookup(head.primary_key):
+        writer = store.open_writer(head)
+        writer.write(0, content_of(name, size))
+        writer.commit(head)
+    (found,) = store.lookup(head.primary_key)
+    of = repeats.made_of(head.primary_key, found, [found], 60.0, "site")
+    own = (("Age", "0"), ("Via", "1.1 edge-a"), ("Cache-Status", "edge-a; hit; ttl=60"))
+    answer = Answer(
+        Response(200, Fields((*head.fields.lines, *own))),
+        found.ready([ByteRange(0, size)]),
+        size,
+        Outcome(),
+        repeatable=of,
+    )
+    raw = b"HTTP/1.1 200 OK\r\n" + b"".join(
+        f"{name}: {value}\r\n".encode() for name, value in answer.head.fields.lines
+    )
+    block = FieldMemory().block(BLOCK)
+    request = Request("GET", "http", "example.com", f"/{name}", block.fields)
+    hot.take(block, request, answer, raw + b"Content-Length: %d\r\n\r\n" % size)
+
+
+def made(capacity: int, most: int) -> tuple[MemoryStore, Repeats, HotResponses]:
+    store = MemoryStore(capacity)
+    repeats = Repeats(store, _Names(), lambda: NOW, alone=True)
+    return store, repeats, HotResponses(repeats, most, store, lambda: NOW)
+
+
+def test_they_keep_to_their_bytes_and_are_part_of_the_store():
+    store, repeats, hot = made(64 << 20, 1 << 20)
+    for number in range(2000):
+        kept(hot, store, repeats, f"{number}", 1000)
+        assert hot.size <= 1 << 20
+        assert store._reserved == hot.size
+    assert 100 < len(hot) < 2000
+    hot.forget_all()
+    assert (len(hot), hot.size, store._reserved) == (0, 0, 0)
+
+
+def test_a_hot_answer_costs_no_more_than_is_accounted_for():
+    store, repeats, hot = made(256 << 20, 64 << 20)
+    for number in range(2000):
+        kept(hot, store, repeats, f"{number}", 100)
+    hot.forget_all()
+    gc.collect()
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for number in range(2000):
+            kept(hot, store, repeats, f"{number}", 100)
+        used = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert 0.4 * hot.size < used < 1.1 * hot.size
+
+
+def test_content_is_held_once():
+    store, repeats, hot = made(64 << 20, 8 << 20)
+    kept(hot, store, repeats, "a", 100_000)
+    assert hot.size < 10_000
+    (found,) = store.lookup(key_of("a"))
+    answer = hot.find(FieldMemory().block(BLOCK), "GET", key_of("a"), NOW)
+    assert answer.body is found.slices[0]
+
+
+def test_what_leaves_the_store_is_hot_no_more():
+    store, repeats, hot = made(2 << 20, 1 << 20)
+    for number in range(200):
+        kept(hot, store, repeats, f"{number}", 20_000)
+    stored = {found.response.primary_key for found in store._objects.values()}
+    assert hot._keys.keys() <= stored
+
+
+def test_what_is_being_purged_everywhere_is_not_repeated_for_a_while():
+    now = [NOW]
+    store = MemoryStore(1 << 20)
+    repeats = Repeats(store, _Names(), lambda: now[0], alone=False)
+    head = response("a", length=0)
+    store.open_writer(head).commit(head)
+    (found,) = store.lookup(key_of("a"))
+
+    def repeatable() -> Repeatable | None:
+        return repeats.made_of(key_of("a"), found, [found], 60.0, "site")
+
+    assert repeatable() is not None
+    repeats.bar(key_of("a"))
+    assert repeatable() is None
+    now[0] += BARRED
+    assert repeatable() is not None
+
+
+async def test_what_is_large_or_in_part_is_the_full_paths():
+    async with site() as at:
+        at.origin.on("/a", storable(bytes(LARGEST + 1)))
+        for _ in range(4):
+            await next_is_not_fast(at)
+
+
+async def test_a_hot_answer_leaves_no_garbage():
+    async with site() as at:
+        at.origin.on("/a", storable())
+        await hot(at)
+        async with await at.open() as client:
+
+            async def ask() -> None:
+                await client.get("/a", [HOST])
+
+            for _ in range(10):
+                await ask()
+            gc.collect()
+            gc.disable()
+            try:
+                for _ in range(100):
+                    await ask()
+                ours = gc.collect()
+            finally:
+                gc.enable()
+        assert ours < 100  # less than one of each: none is the node's own
