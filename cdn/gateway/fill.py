@@ -224,11 +224,12 @@ class Fill:
         self._task.cancel()
 
     def _worth_finishing(self) -> bool:
-        return (
-            self._writer is not None
-            and self.stop is not None
-            and self.stop - self.content.end < WORTH_FINISHING
-        )
+        if self._writer is None or self.stop is None or self.arrived is None:
+            return False
+        worth = WORTH_FINISHING
+        if self.arrived.sliced:  # what is missing can be asked for: no more than a slice is sent
+            worth = min(worth, self.arrived.stored.slice_size)
+        return self.stop - self.content.end < worth
 
     async def head(self) -> HeadOutcome:
         """Waits for the head; a waiter's cancellation cancels nobody else."""
@@ -403,12 +404,9 @@ class Fill:
             return False
         if self._writer is not None and self.stop is not None:
             arrived = self.arrived
-            return arrived is not None and arrived.sliced and self._lead() >= self._ahead(arrived)
+            slice_size = arrived.stored.slice_size if arrived is not None else 0
+            return arrived is not None and arrived.sliced and self._lead() >= slice_size
         return self._lead() >= READ_AHEAD or (self._writer is None and self._lag() >= WINDOW)
-
-    @staticmethod
-    def _ahead(arrived: Arrived) -> int:
-        return max(arrived.stored.slice_size, READ_AHEAD)
 
     def _lead(self) -> int:
         return self.content.end - max(seat.position for seat in self._seats)

@@ -21,18 +21,20 @@ from cdn.storage.store import StoredObject
 class FlightKey(NamedTuple):
     """`variant` is None while nobody knows what the response varies on; `authorized`: with
     Authorization (RFC 9111 §3.5). `place` is the one slice asked for, None for the whole; `etag`
-    whose slice, None while nobody knows."""
+    whose slice, None while nobody knows; `slice_size` what `place` counts by, in bytes."""
 
     primary: bytes
     variant: Variant | None
     authorized: bool
     place: int | None = None
     etag: str | None = None
+    slice_size: int = 0
 
 
 def slice_flight(of: StoredResponse, place: int, authorized: bool) -> FlightKey:
     """The flight that brings a slice of what is known to be there."""
-    return FlightKey(of.primary_key, of.variant, authorized, place, of.validator.etag)
+    etag = of.validator.etag
+    return FlightKey(of.primary_key, of.variant, authorized, place, etag, of.slice_size)
 
 
 class Task(NamedTuple):

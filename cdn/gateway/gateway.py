@@ -485,4 +485,5 @@ def _of_slice(task: Task, flight: FlightKey, place: int, reason: Fwd) -> tuple[T
     """The same for one slice, of what is stored where it is that which lacks it."""
     of = task.stored.response if task.stored is not None and reason is Fwd.PARTIAL else None
     etag = None if of is None else of.validator.etag
-    return task._replace(place=place, of=of), flight._replace(place=place, etag=etag)
+    task = task._replace(place=place, of=of)
+    return task, flight._replace(place=place, etag=etag, slice_size=task.slice_size)
