@@ -157,6 +157,32 @@ async def test_what_an_unsafe_method_outdates_is_gone_from_every_worker(origin, 
         assert await metric(node.admin, "cdn_invalidated_total") == 12
 
 
+@pytest.mark.parametrize("ends", ["purge", "unsafe method"])
+async def test_what_every_worker_gives_again_ends_in_all_of_them_at_once(origin, tmp_path, ends):
+    """Both workers read the shared store and answer from what they gave before."""
+    version = iter(range(1000))
+    origin.on("/hot", lambda _: Reply(fields=FRESH, content=f"version {next(version)}".encode()))
+    origin.on("/form", Reply(fields=[("Location", "/hot")]))
+    store = ("--store", str(tmp_path / "store"), "--disk", "1GiB")
+    async with running(origin, tmp_path, *store) as node:
+        clients = await both(node, 8)
+        await clients[0].get("/hot")
+        for n in range(1, 6):
+            for _ in range(4):
+                answers = [await client.get("/hot") for client in clients]
+                now = {answer.content for answer in answers}
+                assert now == {f"version {n - 1}".encode()}
+            if ends == "purge":
+                content = json.dumps({"url": f"{node.url}/hot"}).encode()
+                told = await ask_admin(node.admin, "/v1/purge", method="POST", content=content)
+                assert json.loads(told.content)["removed"] == 1
+            else:
+                await get(f"{node.url}/form", method="POST", content=b"new")
+            first = await asyncio.gather(*(client.get("/hot") for client in clients))
+            assert {answer.content for answer in first} == {f"version {n}".encode()}
+        assert await metric(node.admin, "cdn_hot_answers_total") > 0
+
+
 async def test_a_file_edited_and_hung_up_holds_in_every_worker_also_in_the_next_one(
     origin, tmp_path
 ):
