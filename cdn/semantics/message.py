@@ -33,13 +33,6 @@ class Fields:
         """As `cdn/upstream` writes them, once it has."""
         self._index: dict[str, str] | None = None
 
-    @classmethod
-    def indexed(cls, lines: Iterable[FieldLine], index: dict[str, str]) -> Fields:
-        """`lines` whose combined values by lower-case name are known already."""
-        made = cls(lines)
-        made._index = index
-        return made
-
     def _by_name(self) -> dict[str, str]:
         index = self._index
         if index is None:
