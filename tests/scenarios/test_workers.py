@@ -338,7 +338,9 @@ async def test_a_killed_worker_takes_only_its_own_connections_along(origin, tmp_
         # A connection may have been the victim's own; none that came after it waits.
         assert len(clients.errors) <= 5, clients.errors
         assert all("Incomplete" in error or "Reset" in error for error in clients.errors)
-        assert max(took for began, took in clients.answered if began >= killed_at) < 0.1
+        # Over 100 ms, but for what the machine itself had somebody wait before.
+        before = max(took for began, took in clients.answered if began < killed_at)
+        assert max(took for began, took in clients.answered if began >= killed_at) < 0.1 + before
         assert victim not in node.pids()
         lost = 0
         for client in idle:
