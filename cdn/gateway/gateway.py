@@ -8,7 +8,7 @@ more where it turns out to want another variant); whoever waited in vain goes al
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import assert_never
 
@@ -467,9 +467,9 @@ class Gateway:
         self.counters.purged += removed
         return removed
 
-    def forget(self, keys: Iterable[bytes], tags: Iterable[Tag]) -> None:
+    async def forget(self, keys: Iterable[bytes], tags: Collection[Tag]) -> None:
         """See `PassingOn.forget`."""
-        self._passing.forget(keys, tags)
+        await self._passing.forget(keys, tags)
 
 
 def _needs_nothing(decision: Decision) -> bool:

@@ -192,7 +192,7 @@ class OwnedHandler:
     async def _forget(self, exchange: Exchange) -> Answer:
         assert exchange.content is not None
         texts, groups = json.loads(b"".join([piece async for piece in exchange.content]))
-        self._gateway.forget(
+        await self._gateway.forget(
             [text.encode("latin-1") for text in texts],
             [(origin.encode("latin-1"), name) for origin, name in groups],
         )

@@ -7,7 +7,7 @@ Strategy: the answer is one client's alone, but it may show that something store
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 
 from cdn.gateway.answers import from_fill, passed_on
@@ -92,16 +92,18 @@ class PassingOn:
         keys = invalidated_keys(asked.request, head)
         tags = group_tags(asked.key, invalidated_groups(asked.request, head))
         if keys or tags:
-            self.forget(keys, tags)
+            await self.forget(keys, tags)
             # Done to its end, even where the client goes away.
             telling = self._workers.forget(keys, tags)
             await asyncio.shield(self._background.start(telling, "invalidation"))
 
-    def forget(self, keys: Iterable[bytes], tags: Iterable[Tag]) -> None:
+    async def forget(self, keys: Iterable[bytes], tags: Collection[Tag]) -> None:
         """An unsafe method has outdated these; only what this worker holds is removed."""
         for key in keys:
             self._counters.invalidated += self.remove(key)
-        self._store.epochs.purge(tags)
+        if tags:
+            # A store on a disk waits for its device.
+            await asyncio.shield(asyncio.to_thread(self._store.epochs.purge, tags))
 
     def remove(self, key: bytes) -> int:
         """Removes a URL's responses, and those on their way; returns how many were stored."""

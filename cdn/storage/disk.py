@@ -80,7 +80,7 @@ class DiskStore:
         self._report = report
         killed = directory.begin() if in_charge else False
         session = directory.state.starts
-        self.epochs = DiskEpochs(directory.path)
+        self.epochs = DiskEpochs(directory.path, report=report)
         owned = [owns(number) for number in range(len(directory.shards))]
         # With `REUSE` it is in RAM: a tenth of what it is probation for, as it would be on disk.
         room = min(share * sum(owned) // 10, memory) if admission is Admission.REUSE else 0
@@ -229,6 +229,7 @@ class DiskStore:
             removed = self._shards.of(digest).remove(key, digest)
         except (IndexFailed, OSError) as error:
             self._trouble.failed(str(error))
+            self._lookups.forget(digest)  # killed where they lie, though the index does not say so
         self.on_change(key)
         # What the index had is counted by the process that took it out, once.
         shown = [i for i in arriving if i.response and not i.headed]

@@ -8,13 +8,13 @@ holds. A tag is named by its digest: where two had the same, a purge would only 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import lmdb
 
 from cdn.hashing.digest import key_digest
-from cdn.storage.index import translated
+from cdn.storage.index import IndexFailed, translated
 from cdn.storage.purge_epochs import MOST_TAGS
 
 Tag = tuple[bytes, str]
@@ -30,11 +30,18 @@ _MOST_KNOWN = 4096
 
 
 class DiskEpochs:
-    """The epochs of the store in `directory`. Raises IndexFailed, here and everywhere. May be used
-    from any thread."""
+    """The epochs of the store in `directory`; `report` hears of a purge that could not be written.
+    Raises IndexFailed, but for `purge`. May be used from any thread."""
 
-    def __init__(self, directory: Path, most_tags: int = MOST_TAGS) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        most_tags: int = MOST_TAGS,
+        report: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self._most_tags = most_tags
+        self._report = report
+        self._unwritten: dict[Tag, int] = {}
         self._known_at = -1
         self._known: dict[Tag, int] = {}
         with translated():
@@ -60,8 +67,25 @@ class DiskEpochs:
             return _count(txn.get(_NOW))
 
     def purge(self, tags: Iterable[Tag]) -> None:
-        """Waits for the device: when this returns, no loss of power undoes it. Raises IndexFailed:
-        then nothing has been purged."""
+        """Waits for the device: when this returns, no loss of power undoes it. A device that takes
+        nothing undoes no purge either: this process knows of it, and writes it with the next one.
+        """
+        wanted = [*self._unwritten, *tags]
+        if not wanted:
+            return
+        try:
+            self._write(wanted)
+        except IndexFailed as error:
+            now = self.now
+            self._unwritten.update(dict.fromkeys(wanted, now))
+            self._report(
+                f"a purge of {len(wanted)} groups holds, but not over a restart: {error}; see that "
+                "the store's disk has room, and purge again"
+            )
+        else:
+            self._unwritten.clear()
+
+    def _write(self, tags: Iterable[Tag]) -> None:
         with translated(), self._env.begin(write=True) as txn:
             now = _count(txn.get(_NOW, db=self._counts))
             for tag in tags:
@@ -73,6 +97,10 @@ class DiskEpochs:
                 self._forget(txn, surplus + self._most_tags // 8)
 
     def outdated(self, tags: Iterable[Tag], stamp: int) -> bool:
+        if self._unwritten:
+            tags = list(tags)
+            if any(self._unwritten.get(tag, -1) >= stamp for tag in tags):
+                return True
         now = self.now
         if stamp >= now:
             return False

@@ -68,6 +68,11 @@ class Lookups:
             self._trouble.failed(str(error))
             return self._laid_over(shard, key, digest, [], arriving)
 
+    def forget(self, digest: bytes) -> None:
+        """What was read for a key holds no more, though the index is as it was."""
+        with self._lock:
+            self._known.pop(digest, None)
+
     def _find(
         self, shard: Shard, key: bytes, digest: bytes, arriving: Arriving, resident: bool
     ) -> Sequence[DiskObject]:

@@ -8,7 +8,6 @@ import sys
 import pytest
 
 from cdn.storage.disk_epochs import DiskEpochs
-from cdn.storage.index import IndexFailed
 
 NEWS, FILMS = (b"service", "news"), (b"service", "films")
 
@@ -84,13 +83,33 @@ def test_names_are_not_run_together(epochs):
     assert epochs.outdated([(b"a", "\ud800" + "x" * 10_000)], 1)
 
 
-def test_a_purge_that_cannot_be_kept_is_no_purge(epochs):
-    epochs.purge([NEWS])
+def test_a_purge_that_cannot_be_written_holds_and_is_written_with_the_next(tmp_path):
+    told = []
+    epochs = DiskEpochs(tmp_path, report=told.append)
+    stamp = epochs.now
     epochs._env.set_mapsize(4096 * 16)
-    with pytest.raises(IndexFailed):
-        epochs.purge([(b"", f"{number}") for number in range(5_000)])
-    assert epochs.now == 1
-    assert not epochs.outdated([(b"", "0")], 0)
+    many = [(b"", f"{number}") for number in range(5_000)]
+    epochs.purge([NEWS, *many])
+    assert epochs.outdated([NEWS], stamp)
+    assert not epochs.outdated([FILMS], stamp)
+    assert "MAP_FULL" in told[0]
+    assert len(told) == 1
+    epochs._env.set_mapsize(64 << 20)
+    epochs.purge([FILMS])
+    after = epochs.now
+    assert not epochs.outdated([NEWS, FILMS], after)
+    epochs.close()
+    again = DiskEpochs(tmp_path)
+    assert again.outdated([NEWS], stamp)
+    assert again.outdated([FILMS], stamp)
+    again.close()
+
+
+def test_a_purge_of_nothing_waits_for_no_device(epochs):
+    epochs.purge([NEWS])
+    before = epochs._env.info()["last_txnid"]
+    epochs.purge([])
+    assert epochs._env.info()["last_txnid"] == before
 
 
 def test_what_is_there_is_its_owners_only(tmp_path, epochs):

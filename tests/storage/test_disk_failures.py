@@ -15,6 +15,7 @@ from cdn.semantics.slices import PresentSlices
 from cdn.storage import disk_content, segments, trouble
 from cdn.storage.directory import StoreUnusable
 from cdn.storage.eviction.two_logs import Log
+from cdn.storage.index import Change, IndexFailed
 from cdn.storage.inspect import stat
 from cdn.storage.store import SliceDamaged, SliceGone
 from tests.storage.disk_kit import (
@@ -377,6 +378,22 @@ async def test_an_index_that_takes_no_more_is_a_full_disk(tmp_path, monkeypatch)
         put(store, response("a"), b"x")
         await store.flush()
         assert await read(only(store, "a")) == b"x"
+
+
+async def test_a_purge_holds_though_the_index_takes_no_change(tmp_path, monkeypatch):
+    def full(self):
+        raise IndexFailed("MDB_MAP_FULL")
+
+    with opened(tmp_path) as store:
+        put(store, response("a"), b"x")
+        await store.flush()
+        assert await read(only(store, "a")) == b"x"  # remembered from here on
+        commit = Change.delete_head
+        with monkeypatch.context() as patch:
+            # LMDB says so at the end of a change, when what it kills has been killed.
+            patch.setattr(Change, "delete_head", lambda self, *of: (commit(self, *of), full(self)))
+            store.remove(key_of("a"))
+        assert only(store, "a") is None
 
 
 async def test_a_sync_that_fails_is_told(tmp_path, monkeypatch):
