@@ -309,7 +309,8 @@ class Gateway:
         if self.filling.is_under_way(flight):
             return
         seat, _ = self.filling.join(flight, asked.unseen().task(stale.found))
-        self._background.start(read_for_the_store(seat), "revalidation")
+        whole = "range" not in asked.request.fields
+        self._background.start(read_for_the_store(seat, whole), "revalidation")
 
     # --- upstream -------------------------------------------------------------------------------
 

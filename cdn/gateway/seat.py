@@ -55,6 +55,12 @@ class Seat:
         """Whether reading on still brings something into the store."""
         return self._fill is not None and self._fill.storing
 
+    @property
+    def sliced(self) -> bool:
+        """Whether what is missing of it can be asked for slice by slice."""
+        arrived = None if self._fill is None else self._fill.arrived
+        return arrived is not None and arrived.sliced
+
     def reaches(self, position: int, slice_size: int) -> bool:
         """Whether `position` is at hand, or soon will be."""
         if self._fill is None:
@@ -154,10 +160,13 @@ class Seat:
             self._alone.abort()
 
 
-async def read_for_the_store(seat: Seat) -> None:
-    """Holds a fill open to its end for nobody but the store."""
+async def read_for_the_store(seat: Seat, whole: bool = True) -> None:
+    """Holds a fill open to its end for nobody but the store. Unless the `whole` is wanted, only
+    where the rest could not be asked for later."""
     try:
         await seat.head()
+        if not whole and seat.sliced:
+            return
         while seat.for_the_store and await seat.read():
             pass
     except ContentCutShort:

@@ -359,6 +359,24 @@ async def test_a_stale_part_is_validated_by_the_slice_that_is_fetched_for_it():
         assert cdn.origin.count() == 2
 
 
+async def test_a_revalidation_for_a_range_does_not_bring_the_whole_of_another_version():
+    """RangeAmp: nobody has asked for more than a slice."""
+    swr = ("Cache-Control", "max-age=300, stale-while-revalidate=600")
+    gate, new = Gate(after=2 * MIB), Pattern(8 * MIB + 1000, seed=7)
+    async with site() as cdn:
+        cdn.origin.on("/a", Reply(fields=[swr, ETAG], content=FILM, honours_ranges=True))
+        await expect(cdn, 0, MIB)
+        changed = Reply(fields=[swr, ("ETag", '"v2"')], content=new, gate=gate)
+        cdn.origin.on("/a", [changed, film(content=new, etag=("ETag", '"v2"'))])
+        cdn.clock.advance(400)
+        assert "hit" in await expect(cdn, 0, MIB)
+        await at_rest(cdn)
+        gate.open()
+        assert not cdn.origin.requests[1].finished
+        answer = await cdn.get("/a", ranged(0, 10))
+        assert (answer.content, answer.field("etag")) == (new.read(0, 10), '"v2"')
+
+
 async def test_a_purge_takes_all_slices_and_those_on_their_way():
     gate = Gate()
     async with site() as cdn:
