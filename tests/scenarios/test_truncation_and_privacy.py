@@ -66,10 +66,11 @@ async def test_half_a_film_is_a_broken_transfer_and_the_next_request_asks_again(
     broken, before = False, origin.count(path)
     got = await get(edge + path)
     assert (got.complete, got.content) == (True, FILM.read(0, FILM.length))
-    assert origin.count(path) == before + 1
+    # Not exactly one more: what a node had begun to read ahead for the broken ones may still come.
+    assert (asked := origin.count(path)) > before
     got = await get(edge + path)
     assert (got.complete, got.content) == (True, FILM.read(0, FILM.length))
-    assert origin.count(path) == before + 1
+    assert origin.count(path) == asked
 
 
 # -- privacy
