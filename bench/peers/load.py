@@ -56,19 +56,20 @@ def run_wrk(
     """Its standard output. With the word `answers` it ends when it has got as many."""
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s"]
     command += ["-s", str(SCRIPT), url, "--", *(f"{name}={word}" for name, word in words.items())]
-    with subprocess.Popen(
+    running = subprocess.Popen(
         pinned(command, core),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-    ) as running:
-        try:
-            out, err = running.communicate()
-        except BaseException:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(running.pid, signal.SIGKILL)
-            raise
+    )
+    try:
+        out, err = running.communicate()
+    except BaseException:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(running.pid, signal.SIGKILL)
+        running.communicate()
+        raise
     if running.returncode:
         said = (err or out).strip().splitlines()
         raise Unusable(f"wrk ended with {running.returncode}: {said[-1] if said else 'no word'}")

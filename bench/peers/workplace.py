@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 
 from bench.peers.contenders import Certificate
+from bench.peers.processes import end_descendants
 
 SHARED_MEMORY = Path("/dev/shm")
 ROOM = 4 << 30
@@ -33,7 +34,10 @@ def workplace() -> Iterator[Path]:
     ) as name:
         folder = Path(name)
         folder.chmod(0o755)  # some of them give root up
-        yield folder
+        try:
+            yield folder
+        finally:
+            end_descendants()
 
 
 DESCRIPTORS = 1 << 17
