@@ -307,6 +307,7 @@ class Fill:
             self._errand.shown(self, arrived)
 
     def _fail(self, error: UpstreamError) -> None:
+        error.__traceback__ = None  # which has this fill in its frames
         if self._outcome is None:
             self._outcome = Failed(error)
         if self.arrived is not None:

@@ -388,6 +388,7 @@ class Http1Connection(asyncio.Protocol):
             pass  # whoever cut it has told why
         except asyncio.CancelledError:
             self._end(turn, False)
+            turn.task = None  # which keeps this error, and with it this frame
             raise
         except Exception as error:
             self._report_bug(turn, error)
