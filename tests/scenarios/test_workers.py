@@ -31,6 +31,7 @@ from tests.scenarios.workers import (
     refused,
     running,
     spread,
+    stopped,
     until,
 )
 
@@ -330,17 +331,17 @@ async def test_a_killed_worker_takes_only_its_own_connections_along(origin, tmp_
         victim = min(held, key=held.get)
         async with load(node.url, 200) as clients:
             await more(clients, 100)
-            killed_at = time.monotonic()
-            os.kill(victim, signal.SIGKILL)
+            async with stopped(node.supervisor):  # nobody takes the dead one's place yet
+                in_flight, killed_at = clients.in_flight, time.monotonic()
+                os.kill(victim, signal.SIGKILL)
+                # Whoever comes after it waits for no other: half of the keys were the victim's.
+                await until(lambda: sum(at >= killed_at for at, _ in clients.answered) >= 100)
             await node.node.told("was ended by signal 9: another is started")
             await until(lambda: len(node.pids()) == 3)
             await more(clients, 100)
-        # A connection may have been the victim's own; none that came after it waits.
-        assert len(clients.errors) <= 5, clients.errors
+        # A connection under way may have been the victim's own; none that came after it.
+        assert len(clients.errors) <= in_flight, clients.errors
         assert all("Incomplete" in error or "Reset" in error for error in clients.errors)
-        # Over 100 ms, but for what the machine itself had somebody wait before.
-        before = max(took for began, took in clients.answered if began < killed_at)
-        assert max(took for began, took in clients.answered if began >= killed_at) < 0.1 + before
         assert victim not in node.pids()
         lost = 0
         for client in idle:

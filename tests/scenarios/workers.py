@@ -53,11 +53,27 @@ def children(pid: int) -> list[int]:
     return [int(one) for one in found.read_text().split()] if found.exists() else []
 
 
-def alive(pid: int) -> bool:
+def state(pid: int) -> str:
+    """As /proc has it; Z for one that is gone."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
-        return False
+        return "Z"
+
+
+def alive(pid: int) -> bool:
+    return state(pid) != "Z"
+
+
+@contextlib.asynccontextmanager
+async def stopped(pid: int) -> AsyncIterator[None]:
+    """The process does nothing within the block."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        await until(lambda: state(pid) == "T")
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
 
 
 def left_behind(tmp_path: Path) -> list[Path]:
