@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from cdn.config.models import EdgeConfig, NodeConfig, ServiceConfig
+from cdn.gateway.asked import nobody
 from cdn.gateway.forward import EDGE_SECRET_FIELD
-from cdn.gateway.gateway import nobody
 from cdn.gateway.services import DeliveryService
 from cdn.node.assembly import Assembly, Upstreams, deadlines, endpoint, origin_router
 from cdn.upstream.router import Router

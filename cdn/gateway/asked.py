@@ -6,6 +6,7 @@ else is looked at; nobody else is.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from cdn.gateway.exchange import Exchange
@@ -49,14 +50,28 @@ class Asked:
         return Task(self.exchange, self.service, self.key, stored, as_is)
 
 
-def without_claims(exchange: Exchange) -> Exchange:
+def nobody(_: Exchange) -> bool:
+    """Whom a node of the viewers' own tier trusts."""
+    return False
+
+
+def heard(exchange: Exchange, trusts: Callable[[Exchange], bool]) -> Exchange:
+    """`exchange` as this node takes it, by whom it `trusts`."""
+    if trusts(exchange):
+        return _believed(exchange)
+    if "surrogate-capability" in exchange.request.fields:
+        return _without_claims(exchange)
+    return exchange
+
+
+def _without_claims(exchange: Exchange) -> Exchange:
     """`exchange` of a viewer who says to be a surrogate."""
     request = exchange.request
     fields = request.fields.without({"surrogate-capability"})
     return replace(exchange, request=request.with_fields(fields))
 
 
-def believed(exchange: Exchange) -> Exchange:
+def _believed(exchange: Exchange) -> Exchange:
     """`exchange` with the viewer's scheme and address as our own downstream node tells them."""
     told = last_forwarded(exchange.request.fields)
     request = exchange.request

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import assert_never
 
 from cdn.gateway.answers import Put, at_once, from_fill, from_part, from_slices, from_store
-from cdn.gateway.asked import Asked, believed, without_claims
+from cdn.gateway.asked import Asked, heard, nobody
 from cdn.gateway.background import BackgroundTasks
 from cdn.gateway.counters import GatewayCounters
 from cdn.gateway.exchange import Answer, Content, Exchange
@@ -55,11 +55,6 @@ MOST_LOOKS = 8
 """Times that one request is decided on anew: each time something has changed, but not for ever."""
 
 
-def nobody(_: Exchange) -> bool:
-    """Whom a node of the viewers' own tier trusts."""
-    return False
-
-
 @dataclass(frozen=True, slots=True)
 class Again:
     """Look again: the store has changed, or the answer was not for this request. `nominated`:
@@ -97,8 +92,9 @@ class Gateway:
         self._background = background
         self._ahead = ReadingAhead(self.filling, background, workers.mine)
         self.repeats = Repeats(
-            store, self.filling.judge, clock, alone=isinstance(workers, OneWorker)
-        )
+            name, services, store, self.filling.judge, clock,
+            trusts=trusts, alone=isinstance(workers, OneWorker),
+        )  # fmt: skip
         self._services = services
         self._trusts = trusts
         self._lookup = Lookup(store, self.filling.judge, clock)
@@ -114,7 +110,7 @@ class Gateway:
 
     @services.setter
     def services(self, services: ServiceTable) -> None:
-        self._services = services
+        self._services = self.repeats.services = services
         self.repeats.all_changed()
 
     @property
@@ -123,7 +119,7 @@ class Gateway:
 
     @trusts.setter
     def trusts(self, trusts: Callable[[Exchange], bool]) -> None:
-        self._trusts = trusts
+        self._trusts = self.repeats.trusts = trusts
         self.repeats.all_changed()
 
     # --- the pipeline ---------------------------------------------------------------------------
@@ -200,11 +196,7 @@ class Gateway:
 
     def ask(self, exchange: Exchange) -> Asked | Answer:
         """Who asks for what; the refusal of what is not to be answered here."""
-        if self.trusts(exchange):
-            exchange = believed(exchange)
-        elif "surrogate-capability" in exchange.request.fields:
-            exchange = without_claims(exchange)
-        return self.ask_believed(exchange)
+        return self.ask_believed(heard(exchange, self._trusts))
 
     def ask_believed(self, exchange: Exchange) -> Asked | Answer:
         """The same of an exchange that says the truth about its viewer."""
@@ -242,7 +234,7 @@ class Gateway:
             return None
         if answer is not None:
             self._used(asked, looked, use)
-            if isinstance(use, Hit) and self._trusts is nobody:
+            if isinstance(use, Hit):
                 answer.repeatable = self._repeatable(asked, looked, use)
         return answer
 

@@ -17,10 +17,21 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from cdn.gateway.judging import Judge
+from cdn.gateway.answers import from_store
+from cdn.gateway.asked import heard, nobody
+from cdn.gateway.exchange import Answer, Exchange
+from cdn.gateway.judging import ANYONE, Judge
+from cdn.gateway.services import ServiceTable
 from cdn.gateway.workers import Tag
+from cdn.semantics.delivery import Segment
+from cdn.semantics.forwarded import is_loop
+from cdn.semantics.freshness import freshness_lifetime
 from cdn.semantics.groups import group_tags
+from cdn.semantics.message import Fields, Request
+from cdn.semantics.reuse import Hit, decide
 from cdn.semantics.stored_response import StoredResponse
+from cdn.semantics.value import value
+from cdn.semantics.vary import select
 from cdn.storage.store import Store, StoredObject
 
 BARRED = 60.0
@@ -31,6 +42,28 @@ MOST_BARRED = 65_536
 
 LARGEST = 128 * 1024
 """Bytes of content: what is longer is sent piece by piece anyway."""
+
+A_SURROGATE = ANYONE.with_fields(Fields((("Surrogate-Capability", ""),)))
+"""The same of a downstream node of this CDN."""
+
+
+@value(frozen=True, slots=True)
+class Standing:
+    """How this node takes one peer's requests with one block of fields: their primary keys begin
+    with `origin`, `client` asks them, `fields` are what is believed of the block. It is so while
+    `rules` are the node's; `scheme` and `peer` are the connection's."""
+
+    rules: int
+    scheme: str
+    peer: str
+    origin: bytes
+    client: str
+    fields: Fields
+
+    @property
+    def surrogate(self) -> bool:
+        """Whether it is one of our own nodes that asks."""
+        return "surrogate-capability" in self.fields
 
 
 @dataclass(slots=True, eq=False)
@@ -49,12 +82,25 @@ class Repeatable:
 
 
 class Repeats:
-    """Where a rim asks and is told. `alone`: this is the node's only worker; `clock` gives seconds
-    since 1970."""
+    """Where a rim asks and is told. `name` is the node's, `services` are whose content it answers
+    with, `trusts` tells which peers speak for others; `rules` counts how often these have changed.
+    `alone`: this is the node's only worker; `clock` gives seconds since 1970."""
 
     def __init__(
-        self, store: Store, judge: Judge, clock: Callable[[], float], *, alone: bool
+        self,
+        name: str,
+        services: ServiceTable,
+        store: Store,
+        judge: Judge,
+        clock: Callable[[], float],
+        *,
+        trusts: Callable[[Exchange], bool] = nobody,
+        alone: bool,
     ) -> None:
+        self.services = services
+        self.trusts = trusts
+        self.rules = 0
+        self._name = name
         self._store = store
         self.judge = judge
         self._clock = clock
@@ -78,6 +124,7 @@ class Repeats:
 
     def all_changed(self) -> None:
         """The rules are others now."""
+        self.rules += 1
         for forget_all in self._forget_all:
             forget_all()
 
@@ -118,6 +165,49 @@ class Repeats:
         tags = group_tags(key, response.groups) if response.groups else ()
         return Repeatable(key, found, response, lifetime, nominated, tags, service)
 
+    def standing(self, request: Request, peer: str) -> Standing | None:
+        """How requests like this one from `peer` are taken; None where that is not for a rim."""
+        exchange = heard(Exchange(request, peer, 0.0), self.trusts)
+        told = exchange.request
+        if is_loop(told.fields, self._name):
+            return None
+        origin = f"{told.scheme}://{told.authority}".encode("latin-1")
+        return Standing(
+            self.rules, request.scheme, peer, origin, exchange.client or peer, told.fields
+        )
+
+    def first(
+        self,
+        key: bytes,
+        authority: str,
+        fields: Callable[[], Fields],
+        now: float,
+        *,
+        surrogate: bool = False,
+    ) -> Answer | None:
+        """The answer to a GET of `key` in whose `fields` nothing matters but what variants are told
+        apart by, without its content; None where that takes more than what is stored, whole and
+        fresh. `surrogate`: to one of our own nodes."""
+        variants = self._store.lookup(key)
+        if not variants or (service := self.services.match(authority)) is None:
+            return None
+        found: StoredObject | None = variants[0]
+        if len(variants) > 1 or variants[0].variant:
+            found = select(variants, fields(), service.policy.normalize_vary)
+        # What a group's purge has outdated is not selected among.
+        if found is None or any(variant.response.groups for variant in variants):
+            return None
+        response, policy = found.response, service.policy
+        lifetime = freshness_lifetime(response, policy)
+        of = self.made_of(key, found, variants, lifetime, service.name)
+        if of is None or not isinstance(use := decide(ANYONE, response, policy, now), Hit):
+            return None
+        request = A_SURROGATE if surrogate else ANYONE
+        answer = from_store(self._name, request, _no_content, use, policy, now)
+        if answer is not None:
+            answer.repeatable = of
+        return answer
+
     def _is_barred(self, key: bytes) -> bool:
         now = self._clock()
         return self._all_barred > now or self._barred.get(key, 0.0) > now
@@ -133,3 +223,7 @@ class Repeats:
     def touch(self, of: Repeatable, uses: int) -> None:
         """It was given again so many times."""
         self._store.touch(of.stored, uses)
+
+
+def _no_content(_: Sequence[Segment]) -> tuple[()]:
+    return ()

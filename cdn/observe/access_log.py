@@ -85,7 +85,7 @@ class LogRecord(NamedTuple):
 
 def record_of(hit: Hit) -> LogRecord:
     """The record of a request whose answer others have had before."""
-    served, said, client, ended, seconds = hit
+    served, said, client, ended, seconds, ttl = hit
     return LogRecord(
         time=ended,
         client=client,
@@ -98,7 +98,7 @@ def record_of(hit: Hit) -> LogRecord:
         content_bytes=served.content_bytes,
         referer=said.referer,
         user_agent=said.user_agent,
-        cache_status=served.cache_status,
+        cache_status=f"{served.member}{ttl}",
         outcome="hit",
         service=served.service,
         seconds=seconds,
@@ -163,14 +163,14 @@ class LineFormat:
 
     def hit_line(self, hit: Hit) -> str:
         """`line` of what `record_of` makes of it."""
-        served, said, client, ended, seconds = hit
+        served, said, client, ended, seconds, ttl = hit
         opening, member, end = served.texts or self._texts(served)
         text = said.text
         if text is None:
             text = said.text = f"{_quoted(said.referer)} {_quoted(said.user_agent)}"
         if ended // 1 != self._second or (start := self._starts.get(client)) is None:
             start = self._start(client, ended)
-        return f"{start}{opening} {text} {member} {seconds:.6f} {end}"
+        return f'{start}{opening} {text} {member}{ttl}" {seconds:.6f} {end}'
 
     def _start(self, client: str, ended: float) -> str:
         start = f"{_word(client)} - - [{self._time(ended)}] "
@@ -182,7 +182,7 @@ class LineFormat:
         asked = _quoted(f"{served.method} {served.target} HTTP/1.1")
         opening = f"{asked} {served.status} {served.content_bytes}"
         end = f"{self._operator} {_word(served.service)} whole\n"
-        served.texts = opening, _quoted(self._own_member(served.cache_status)), end
+        served.texts = opening, _quoted(self._own_member(served.member))[:-1], end
         return served.texts
 
     def _own_member(self, cache_status: str) -> str:

@@ -1,8 +1,9 @@
 """Requests that were answered again as others were before: their records, by what they share.
 
-Strategy: what is said of an answer is the same for all who get it in one second, and what a client
-says of itself is the same in all its requests; each is put into text once. What is left of a
-request is a tuple, which becomes a line or a `LogRecord` in batches, off the request's path.
+Strategy: what is said of an answer is the same for all who get it, but for how long it is still
+fresh, and what a client says of itself is the same in all its requests; each is put into text once.
+What is left of a request is a tuple, which becomes a line or a `LogRecord` in batches, off the
+request's path.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True, eq=False)
 class Served:
-    """An answer as it is given now; fields as in `LogRecord`. `of` is what its giver knows it by,
-    `uses` how often it was given since it was last counted, `texts` the formatter's."""
+    """An answer; fields as in `LogRecord`, but that `member` ends where the seconds of its ttl
+    follow. `of` is what its giver knows it by, `uses` how often it was given since it was last
+    counted, `texts` the formatter's."""
 
     method: str
     scheme: str
@@ -21,7 +23,7 @@ class Served:
     target: str
     status: int
     content_bytes: int
-    cache_status: str
+    member: str
     service: str
     of: object
     uses: int = field(default=0, init=False)
@@ -35,13 +37,13 @@ class Said:
     referer: str
     user_agent: str
     text: str | None = field(default=None, init=False)
+    size: int = field(init=False)
+    """Characters."""
 
-    @property
-    def size(self) -> int:
-        """Characters."""
-        return len(self.referer) + len(self.user_agent)
+    def __post_init__(self) -> None:
+        self.size = len(self.referer) + len(self.user_agent)
 
 
-Hit = tuple[Served, Said, str, float, float]
-"""One request: its answer, its client's words, the client's address, wall seconds at its end, and
-how many seconds it took."""
+Hit = tuple[Served, Said, str, float, float, int]
+"""One request: its answer, its client's words, the client's address, wall seconds at its end, how
+many seconds it took, and for how many more its answer is fresh."""

@@ -157,7 +157,7 @@ def cache_status(
     if fwd_status is not None:
         member += f"; fwd-status={fwd_status}"
     if ttl is not None:
-        member += f"; ttl={_whole_seconds(ttl)}"
+        member += f"; ttl={shown_ttl(ttl)}"
     if stored:
         member += "; stored"
     if collapsed:
@@ -167,14 +167,19 @@ def cache_status(
     return member
 
 
-def _whole_seconds(seconds: float) -> int:
+def shown_ttl(ttl: float) -> int:
+    """The seconds that `ttl` is in Cache-Status (RFC 9211 §2.4)."""
     # RFC 8941 §3.3.1 allows fifteen digits.
-    return int(max(-MAX_AGE_FIELD, min(seconds, 999_999_999_999_999)))
+    return int(max(-MAX_AGE_FIELD, min(ttl, 999_999_999_999_999)))
+
+
+def shown_age(age: float) -> int:
+    """The whole seconds that `age` is in Age (RFC 9111 §5.1)."""
+    return int(min(age, MAX_AGE_FIELD))
 
 
 def age_field(age: float) -> FieldLine:
-    """Age in whole seconds (RFC 9111 §5.1)."""
-    return ("Age", str(int(min(age, MAX_AGE_FIELD))))
+    return ("Age", str(shown_age(age)))
 
 
 def via(fields: Fields, node: str, version: tuple[int, int] = (1, 1)) -> FieldLine:

@@ -1,11 +1,12 @@
 """A hit in two look-ups and one write: answers that are given again as bytes.
 
 Strategy: what the full path has answered out of the store, and the gateway calls repeatable, is
-kept as it was sent, under its primary key, once for each way to ask that tells answers apart. From
-one second to the next such an answer differs in Age and in Cache-Status' ttl alone, which are
-written anew when they have changed; by the rules of the full path, so that both say the same at
-every moment. A key is forgotten as soon as the gateway tells that it, or everything, has changed;
-when its answer is no longer fresh; and when others are hotter, by the policy that governs RAM.
+kept as it was sent, under its primary key, once for each way to ask that tells answers apart; a
+plain GET of what is stored and fresh has its answer made here, out of the same rules. From one
+second to the next such an answer differs in Age and in Cache-Status' ttl alone, which are written
+anew when they have changed, so that both paths say the same at every moment. A key is forgotten as
+soon as the gateway tells that it, or everything, has changed; when its answer is no longer fresh;
+and when others are hotter, by the policy that governs RAM.
 
 Each answer leaves one record. Records are counted, logged and told to the store in batches, before
 anything else is counted or logged, so their order is that of the answers.
@@ -14,19 +15,22 @@ anything else is counted or logged, so their order is that of the answers.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from cdn.gateway.exchange import Answer
-from cdn.gateway.hot import Repeatable, Repeats
+from cdn.gateway.hot import Repeatable, Repeats, Standing
 from cdn.observe.hits import Hit, Served
-from cdn.semantics.delivery import age_field, cache_status
+from cdn.semantics.delivery import shown_age, shown_ttl
 from cdn.semantics.freshness import current_age
 from cdn.semantics.message import Request
 from cdn.semantics.ranges import ByteRange
 from cdn.storage.eviction.greedy_dual import GDG
 from cdn.storage.store import SliceUnavailable
-from cdn.wire.field_block import FieldBlock
+from cdn.wire.field_block import LONGEST_REQUEST_LINE, REQUEST_LINE, FieldBlock
+from cdn.wire.response_head import choose_framing, encode_head
 
 BATCH = 256
 """Records that are dealt with at once: more would be felt by the request that waits."""
@@ -49,7 +53,8 @@ _MARGIN = 1e-5
 OnHits = Callable[[Sequence[Hit], Sequence[Served]], None]
 """Takes records, and of each answer in them how often it was given (`Served.uses`)."""
 
-Write = Callable[[bytes], object]
+Send = Callable[[bytes, bytes], object]
+"""Sends two pieces, one behind the other; either may be empty."""
 
 
 class Room(Protocol):
@@ -61,23 +66,24 @@ class Room(Protocol):
 
 
 class HotAnswer:
-    """One answer. `head` is right from `since` to `until`, in the clock's seconds; `wire` is all of
-    it, where that is small."""
+    """One answer: `head`, which is right from `since` to `until`, in the clock's seconds, while the
+    answer is fresh for `ttl` more, and `rest` behind it. Where `ranged`, the head lacks its end,
+    and content of the `body` is to follow."""
 
     __slots__ = (
         "_after",
         "_before",
         "_between",
-        "_member",
-        "_served",
+        "_joined",
         "body",
         "head",
         "of",
         "ranged",
+        "rest",
         "served",
         "since",
+        "ttl",
         "until",
-        "wire",
     )
 
     def __init__(
@@ -85,28 +91,35 @@ class HotAnswer:
     ) -> None:
         self.of = of
         self.body = body
-        self.ranged = answer.head.status == 206 and b"\r\nContent-Range: bytes " in head
+        status = answer.head.status
+        self.ranged = status == 206 and b"\r\nContent-Range: bytes " in head
         if self.ranged:
             head = head[: head.rindex(b"\r\nContent-Range: ")]
+        joins = len(body) <= JOINED and not self.ranged
+        self._joined = body if joins else b""
+        self.rest = b"" if joins or self.ranged else body
         # The fields that a node adds stand together, at the end, and once (`delivery`).
         age = head.rindex(b"\r\nAge: ") + 7
-        status = head.rindex(b"\r\nCache-Status: ") + 16
-        line_end = head.find(b"\r\n", status)
+        named = head.rindex(b"\r\nCache-Status: ") + 16
+        line_end = head.find(b"\r\n", named)
         ttl = head.rindex(b"; ttl=", 0, None if line_end < 0 else line_end) + 6
         self._before = head[:age]
         self._between = head[head.index(b"\r\n", age) : ttl]
         self._after = b"" if line_end < 0 else head[line_end:]
-        self._member = head[status:ttl].decode("latin-1")
-        self._served = (
+        self.served = Served(
             request.method,
             request.scheme,
             request.authority,
             request.target,
-            answer.head.status,
+            status,
+            len(body),
+            head[named:ttl].decode("latin-1"),
+            of.service,
+            of,
         )
         self.since, self.until = 1.0, 0.0
-        self.head = self.wire = b""
-        self.served: Served
+        self.ttl = 0
+        self.head = b""
 
     def renew(self, now: float) -> bool:
         """Makes it right for `now`. False: it is not fresh any more."""
@@ -114,48 +127,31 @@ class HotAnswer:
         ttl = self.of.lifetime - age
         if ttl <= 0:  # RFC 9111 §4.2: fresh is a lifetime greater than the age
             return False
-        shown_age, shown_ttl = age_field(age)[1], _shown(ttl)
-        self.head = head = b"".join(
-            (self._before, shown_age.encode(), self._between, shown_ttl.encode(), self._after)
+        self.ttl = shown = shown_ttl(ttl)
+        self.head = b"%b%d%b%d%b%b" % (
+            self._before,
+            shown_age(age),
+            self._between,
+            shown,
+            self._after,
+            self._joined,
         )
-        self.wire = b"" if self.ranged or len(self.body) > JOINED else head + self.body
-        self.served = self._serve(self._served[4], len(self.body), shown_ttl)
         self.since = now
         self.until = max(now, now + min(1 - age % 1, ttl % 1) - _MARGIN)
         return True
 
-    def _serve(self, status: int, size: int, ttl: str) -> Served:
-        method, scheme, authority, target, _ = self._served
-        member = self._member + ttl
-        service = self.of.service
-        return Served(method, scheme, authority, target, status, size, member, service, self.of)
-
-    def part(self, first: int, last: int | None) -> tuple[bytes, Served] | None:
-        """The answer for one range: its bytes, and what is said of it. None where the range
-        cannot be satisfied."""
-        body = self.body
+    def part(self, block: FieldBlock) -> tuple[bytes, Served] | None:
+        """The answer for the one range that `block` asks for: its bytes, and what is said of it.
+        None where the range cannot be satisfied."""
+        assert block.part is not None
+        (first, last), body = block.part, self.body
         if first >= len(body):
             return None
         stop = len(body) if last is None else min(last + 1, len(body))
         told = b"\r\nContent-Range: bytes %d-%d/%d\r\nContent-Length: %d\r\n\r\n"
         head = self.head + told % (first, stop - 1, len(body), stop - first)
-        served = self.served
-        shown = Served(
-            served.method,
-            served.scheme,
-            served.authority,
-            served.target,
-            served.status,
-            stop - first,
-            served.cache_status,
-            served.service,
-            self.of,
-        )
+        shown = replace(self.served, content_bytes=stop - first)
         return b"".join((head, memoryview(body)[first:stop])), shown
-
-
-def _shown(ttl: float) -> str:
-    return cache_status("", ttl=ttl).rpartition("=")[2]
 
 
 class _Key:
@@ -192,15 +188,30 @@ class HotResponses:
     def __len__(self) -> int:
         return len(self._keys)
 
-    def find(self, block: FieldBlock, method: str, key: bytes, now: float) -> HotAnswer | None:
-        """The answer to give at `now`."""
+    def standing(self, block: FieldBlock, scheme: str, peer: str) -> Standing | None:
+        """How `peer` is taken, who says in `block` for whom it asks."""
+        known = block.standing
+        if (
+            known is None
+            or known.rules != self._repeats.rules
+            or known.peer != peer
+            or known.scheme != scheme
+        ):
+            asked = Request("GET", scheme, block.origins.authorities[scheme], "/", block.fields)
+            known = block.standing = self._repeats.standing(asked, peer)
+        return known
+
+    def find(
+        self, block: FieldBlock, told: str, method: str, key: bytes, now: float
+    ) -> HotAnswer | None:
+        """The answer to give at `now`; `told` is what tells it from others, as in `narrowing`."""
         found = self._keys.get(key)
         if found is None:
             return None
         if method == "GET" and not found.nominated:
-            answer = found.answers.get(block.narrowing)
+            answer = found.answers.get(told)
         else:
-            answer = found.answers.get(_shape(block, method, found.nominated))
+            answer = found.answers.get(_shape(block, told, method, found.nominated))
         if answer is None:
             return None
         if not answer.since <= now <= answer.until and not answer.renew(now):
@@ -212,34 +223,71 @@ class HotResponses:
             return None
         return answer
 
-    def take(self, block: FieldBlock, request: Request, answer: Answer, head: bytes) -> None:
-        """Keeps an answer that was just given to `request`, with `head`."""
+    def take(
+        self, block: FieldBlock, request: Request, peer: str, answer: Answer, head: bytes
+    ) -> None:
+        """Keeps an answer that was just given to a `request` of `peer`, with `head`."""
         of = answer.repeatable
         if of is None or not block.repeatable:
             return
+        told = block.narrowing
+        if block.claims:
+            standing = self.standing(block, request.scheme, peer)
+            if standing is None:
+                return
+            told = _told(block, standing)
         status = answer.head.status
         # What one range brings is cut out of the whole; several, or none, the full path tells.
         if status == 416 or (status == 206 and block.part is None):
             return
-        key = of.key
-        found = self._keys.get(key)
-        if found is not None and found.nominated != of.nominated:
-            self.forget(key)
-            found = None
-        body = self._content(found, of, answer)
+        body = self._content(of) if answer.content else b""
         if body is None:
             return
         made = HotAnswer(of, request, answer, head, body)
-        if not made.renew(self._clock()):
-            return
-        self._put(
-            key, found or _Key(of.nominated), _shape(block, request.method, of.nominated), made
-        )
+        if made.renew(self._clock()):
+            self._put(of, _shape(block, told, request.method, of.nominated), made)
 
-    def _content(self, found: _Key | None, of: Repeatable, answer: Answer) -> bytes | None:
-        """The content to answer with: of a part, the whole that it is a part of."""
-        if not answer.content:
-            return b""
+    def make(
+        self,
+        block: FieldBlock,
+        told: str,
+        standing: Standing | None,
+        line: bytes,
+        scheme: str,
+        key: bytes,
+        now: float,
+    ) -> HotAnswer | None:
+        """The first answer to a plain request with this line for what is stored and fresh."""
+        if block.narrowing or not line.startswith(b"GET "):
+            return None
+        authority = block.origins.authorities[scheme]
+        if standing is None:
+            answer = self._repeats.first(key, authority, lambda: block.fields, now)
+        else:
+            named = standing.origin.partition(b"://")[2].decode("latin-1")
+            answer = self._repeats.first(
+                key, named, lambda: standing.fields, now, surrogate=standing.surrogate
+            )
+        if answer is None or len(line) > LONGEST_REQUEST_LINE:
+            return None
+        asked = REQUEST_LINE.fullmatch(line)
+        of = answer.repeatable
+        if asked is None or of is None:
+            return None
+        body = self._content(of) if answer.length else b""
+        if body is None:
+            return None
+        head = encode_head(answer.head, choose_framing(answer, None, "GET", 1), None)
+        request = Request("GET", scheme, authority, asked[2].decode("ascii"), block.fields)
+        made = HotAnswer(of, request, answer, head, body)
+        if not made.renew(now):
+            return None
+        self._put(of, _shape(block, told, "GET", of.nominated), made)
+        return made
+
+    def _content(self, of: Repeatable) -> bytes | None:
+        """The whole content that an answer is made of."""
+        found = self._keys.get(of.key)
         for other in found.answers.values() if found else ():
             if other.of.response is of.response and other.body:
                 return other.body
@@ -255,9 +303,11 @@ class HotResponses:
                 return held
         return b"".join(pieces)
 
-    def _put(
-        self, key: bytes, found: _Key, shape: str | tuple[str | None, ...], made: HotAnswer
-    ) -> None:
+    def _put(self, of: Repeatable, shape: str | tuple[str | None, ...], made: HotAnswer) -> None:
+        key = of.key
+        found = self._keys.get(key)
+        if found is None or found.nominated != of.nominated:
+            found = _Key(of.nominated)
         size = found.size + self._size_of(found, made)
         if size > self._policy.budget // 8:
             return
@@ -278,7 +328,7 @@ class HotResponses:
             self._let_go(self._keys.pop(victim))
 
     def _size_of(self, found: _Key, made: HotAnswer) -> int:
-        size = _OVERHEAD + 2 * len(made.head) + len(made.wire)
+        size = _OVERHEAD + 2 * len(made.head)
         if self._room is None and not any(o.body is made.body for o in found.answers.values()):
             size += len(made.body)
         return size
@@ -290,7 +340,7 @@ class HotResponses:
     def touch(self, of: Repeatable, uses: int) -> None:
         """An answer was given so many times."""
         self._repeats.touch(of, uses)
-        if of.key in self._policy:
+        with contextlib.suppress(KeyError):  # it has gone since
             self._policy.touch(of.key, uses)
 
     def forget(self, key: bytes) -> None:
@@ -307,11 +357,20 @@ class HotResponses:
             self.forget(key)
 
 
+def _told(block: FieldBlock, standing: Standing) -> str:
+    """What tells the answers to a block that says for whom it asks: also who is answered, and what
+    the log says of the target where that is not what the key says."""
+    scheme, told = standing.scheme, "\nsurrogate" if standing.surrogate else ""
+    if standing.origin != block.origins[scheme]:
+        told += f"\n{scheme}://{block.origins.authorities[scheme]}"
+    return f"{told}\n{block.narrowing}" if told else block.narrowing
+
+
 def _shape(
-    block: FieldBlock, method: str, nominated: tuple[str, ...]
+    block: FieldBlock, told: str, method: str, nominated: tuple[str, ...]
 ) -> str | tuple[str | None, ...]:
     """What tells the answer to a request from others under its key."""
-    shape = block.narrowing if method == "GET" else f"{method}\n{block.narrowing}"
+    shape = told if method == "GET" else f"{method}\n{told}"
     if not nominated:
         return shape
     fields = block.fields
@@ -340,9 +399,9 @@ class FastPath:
         self._used: list[Served] = []
 
     def answer(
-        self, head: bytes, end: int, block: FieldBlock, scheme: str, client: str, write: Write
+        self, head: bytes, end: int, block: FieldBlock, scheme: str, client: str, send: Send
     ) -> bool:
-        """Writes the answer to a request, whose line ends at `end`; False where the full path has
+        """Sends the answer to a request, whose line ends at `end`; False where the full path has
         to."""
         # A line that is no request line is nobody's key.
         if head[end - 9 : end] != b" HTTP/1.1" or not block.repeatable:
@@ -353,25 +412,36 @@ class FastPath:
             method, target = "HEAD", head[5 : end - 9]
         else:
             return False
-        now = self._clock()
-        found = self.hot.find(block, method, block.origins[scheme] + target, now)
+        hot, now = self.hot, self._clock()
+        standing: Standing | None = None
+        key, told = block.origins[scheme] + target, block.narrowing
+        if block.claims:
+            standing = hot.standing(block, scheme, client)
+            if standing is None:
+                return False
+            key, told, client = standing.origin + target, _told(block, standing), standing.client
+        found = hot.find(block, told, method, key, now) or hot.make(
+            block, told, standing, head[:end], scheme, key, now
+        )
         if found is None:
             return False
         served = found.served
-        if found.wire:
-            write(found.wire)
-        elif not found.ranged:
-            write(found.head + found.body)
+        if not found.ranged:
+            send(found.head, found.rest)
+        elif (part := found.part(block)) is None:
+            return False
         else:
-            assert block.part is not None
-            part = found.part(*block.part)
-            if part is None:
-                return False
             content, served = part
-            write(content)
+            send(content, b"")
+        self._record(served, block, client, now, found.ttl)
+        return True
+
+    def _record(
+        self, served: Served, block: FieldBlock, client: str, began: float, ttl: int
+    ) -> None:
         ended = self._clock()
         hits = self._hits
-        hits.append((served, block.said, client, ended, ended - now))
+        hits.append((served, block.said, client, ended, ended - began, ttl))
         if not served.uses:
             self._used.append(served)
             if len(hits) == 1:
@@ -379,7 +449,6 @@ class FastPath:
         served.uses += 1
         if len(hits) >= BATCH:
             self.settle()
-        return True
 
     def settle(self) -> None:
         """Counts, logs and tells the store what has not been yet."""

@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from cdn.gateway.hot import Standing
 from cdn.observe.hits import Said
 from cdn.semantics.cache_control import NOTHING_SAID, parse_cache_control
 from cdn.semantics.hop_by_hop import HOP_BY_HOP
@@ -48,20 +49,24 @@ _NARROWING = (
     "if-range",
     "range",
 )
-_TOLD_APART = frozenset({*_NARROWING, "cache-control", "surrogate-capability", "cdn-loop"})
+_TOLD_APART = frozenset({*_NARROWING, "cache-control"})
 """Fields by which an answer out of the store differs, besides those that Vary nominates."""
+
+_CLAIMS = frozenset({"forwarded", "surrogate-capability", "cdn-loop"})
+"""Fields by which a node says for whom it asks: what they mean depends on who it is."""
 
 _LONGEST_NARROWING = 512
 
 _PART = re.compile(r"bytes=([0-9]{1,18})-([0-9]{0,18})")
 
-_REQUEST_LINE = re.compile(rb"(GET|HEAD) (/[\x21\x22\x24-\x7e]*+) HTTP/1\.1")
+REQUEST_LINE = re.compile(rb"(GET|HEAD) (/[\x21\x22\x24-\x7e]*+) HTTP/1\.1")
 LONGEST_REQUEST_LINE = 8 * 1024
 
 _NO_PART: tuple[int, int | None] | None = None
 
 _REFERER = b"\r\nReferer: "
-_OWN = (b"\r\nCookie: ", _REFERER)
+_FORWARDED = b"\r\nForwarded: "
+_OWN = (b"\r\nCookie: ", _REFERER, _FORWARDED)
 """How the lines begin that differ from request to request of one client, and tell no answer from
 another unless Vary nominates them."""
 
@@ -121,10 +126,21 @@ class FieldBlock:
     primary keys begin of what they can ask for, by scheme. `repeatable`: nothing in it but
     `narrowing`, which compares as text, and what Vary nominates, tells its answers from another's;
     `part` is the one range, first and last byte (None: to the end), that `narrowing` does not tell.
-    `lines` gives its lines, when they are asked for.
+    `claims`: it says for whom it asks; `standing` is how that was taken last. `lines` gives its
+    lines, when they are asked for.
     """
 
-    __slots__ = ("_fields", "_lines", "narrowing", "origins", "part", "repeatable", "said")
+    __slots__ = (
+        "_fields",
+        "_lines",
+        "claims",
+        "narrowing",
+        "origins",
+        "part",
+        "repeatable",
+        "said",
+        "standing",
+    )
 
     def __init__(
         self,
@@ -137,6 +153,8 @@ class FieldBlock:
         self.origins = origins
         self._lines = lines
         self._fields: Fields | None = None
+        self.standing: Standing | None = None
+        self.claims: bool = False
         if like is None:
             self.narrowing, self.part, self.repeatable = "", _NO_PART, True
         else:
@@ -201,7 +219,9 @@ class FieldMemory:
                     return None  # a second line, in another spelling
                 value = raw[start + len(begin) : end].strip(b" \t").decode("latin-1")
                 said = Said(value, said.user_agent)
-            return FieldBlock(lambda: self._lines_of(raw), said, other.origins, other)
+            block = FieldBlock(lambda: self._lines_of(raw), said, other.origins, other)
+            block.claims = other.claims or begin is _FORWARDED
+            return block
         return None
 
     def _lines_of(self, raw: bytes) -> list[_Line]:
@@ -228,6 +248,7 @@ class FieldMemory:
         block = FieldBlock(lambda: lines, _said(lines, index), origins)
         if not _TOLD_APART.isdisjoint(index):
             _tell_apart(block)
+        block.claims = not _CLAIMS.isdisjoint(index)
         return block
 
     def _named(self, host: str) -> Origins | None:
@@ -267,7 +288,7 @@ def _tell_apart(block: FieldBlock) -> None:
     """Sets what tells the block's answers from those of others."""
     fields = block.fields
     directives = parse_cache_control(fields.get("cache-control"))
-    if directives != NOTHING_SAID or "surrogate-capability" in fields or "cdn-loop" in fields:
+    if directives != NOTHING_SAID:
         block.repeatable = False
         return
     wanted = fields.get("range")
@@ -287,9 +308,7 @@ def read_head(raw: bytes, end: int, block: FieldBlock | None, scheme: str) -> Re
     """`parse_head` of a head whose request line ends at `end` and whose fields are `block`, where
     that could be read. Raises RequestError."""
     line = (
-        None
-        if block is None or end > LONGEST_REQUEST_LINE
-        else _REQUEST_LINE.fullmatch(raw, 0, end)
+        None if block is None or end > LONGEST_REQUEST_LINE else REQUEST_LINE.fullmatch(raw, 0, end)
     )
     if block is None or line is None:
         return parse_head(raw, scheme)

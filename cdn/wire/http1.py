@@ -230,10 +230,16 @@ class Http1Connection(asyncio.Protocol):
         fast = rim.fast
         if fast is None:
             return False
-        if not fast.answer(head, end, block, rim.scheme, self.client, self._transport.write):
+        if not fast.answer(head, end, block, rim.scheme, self.client, self._send):
             return False
         self._quiet_since = self.loop.time()
         return True
+
+    def _send(self, head: bytes, rest: bytes) -> None:
+        if rest:
+            self._transport.writelines((head, rest))
+        else:
+            self._transport.write(head)
 
     def _begin(self, head: RequestHead, block: FieldBlock | None = None) -> None:
         self.rim.counters.requests += 1
@@ -371,7 +377,7 @@ class Http1Connection(asyncio.Protocol):
         fast, block = self.rim.fast, turn.block
         # After waiting, what is stored may be another already.
         if fast is not None and block is not None and turn.task is None and not turn.close:
-            fast.hot.take(block, turn.exchange.request, answer, head)
+            fast.hot.take(block, turn.exchange.request, self.client, answer, head)
 
     async def _respond(self, turn: Turn) -> None:
         """The Task of an answer that is not at hand, or not small."""

@@ -114,6 +114,7 @@ def local_shield(
     name: str = "shield-yokohama",
     clock: ManualClock | None = None,
     cache: dict[str, Any] | None = None,
+    fast: bool = True,
     **keys: Any,
 ) -> contextlib.AbstractAsyncContextManager[LocalNode]:
     """A shield for any Host before `origin`, which believes edges on loopback."""
@@ -125,7 +126,7 @@ def local_shield(
         "edges": LOOPBACK,
         "services": [service],
     }
-    return local_node(raw | keys, clock)
+    return local_node(raw | keys, clock, fast)
 
 
 class NodeProcess:

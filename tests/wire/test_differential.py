@@ -1,8 +1,9 @@
 """The fast path and the full path give the same answers: every byte, and every log record.
 
-Strategy: two edges of one name, one with the fast path and one without, before one origin and by
-one clock. Both are sent the same bytes over a connection that stays open; what comes back is
-compared as bytes. The origin answers by what is asked of it and by a version that the test sets.
+Strategy: two nodes of one name, one with the fast path and one without, before one origin and by
+one clock: edges, and shields that believe who knows a secret. Both are sent the same bytes over a
+connection that stays open; what comes back is compared as bytes. The origin answers by what is
+asked of it and by a version that the test sets.
 """
 
 import asyncio
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from cdn.semantics.http_date import format_http_date
 from tests.conformance.player import _Answers, _lines, load_cases
 from tests.kit import ManualClock, Reply, ScriptedOrigin
-from tests.kit.cdn_nodes import local_edge
+from tests.kit.cdn_nodes import local_edge, local_shield
 
 LIMIT = 5.0
 CONTENT = bytes(range(256)) * 4
@@ -88,12 +89,12 @@ class Pair:
 
 
 @contextlib.asynccontextmanager
-async def pair(**keys):
+async def pair(node=local_edge, **keys):
     clock = ManualClock()
     async with (
         ScriptedOrigin() as origin,
-        local_edge(origin.url, clock=clock, **keys) as fast,
-        local_edge(origin.url, clock=clock, fast=False, **keys) as full,
+        node(origin.url, clock=clock, **keys) as fast,
+        node(origin.url, clock=clock, fast=False, **keys) as full,
     ):
         both = Pair(origin, clock, [fast, full])
         for node in both.nodes:
@@ -200,6 +201,53 @@ async def play(both: Pair, step: dict, times: int) -> None:
         await both.ask(raw, method)
 
 
+CLAIMS = (
+    (),
+    ("Forwarded: for=192.0.2.7;proto=http",),
+    ("Forwarded: for=192.0.2.8;proto=http",),
+    ("Forwarded: for=192.0.2.7;proto=https",),
+    ("forwarded: for=192.0.2.9", "Forwarded: for=192.0.2.7;proto=https"),
+    ('Forwarded: for="";proto=https', 'Surrogate-Capability: e="Surrogate/1.0"'),
+    ("Forwarded: nonsense, =", "CDN-Loop: iij-cdn;node=edge-a"),
+    ("CDN-Loop: iij-cdn;node=shield-yokohama",),
+    ("CDN-Loop: iij-cdn;node=SHIELD-Yokohama", "Forwarded: for=192.0.2.7;proto=http"),
+    ("CDN-Loop: a, iij-cdn;node=b", "Via: 1.1 b", 'Surrogate-Capability: b="Surrogate/1.0"'),
+    ('Surrogate-Capability: e="Surrogate/1.0"', "Forwarded: for=192.0.2.7;proto=http"),
+)
+SECRET = "CDN-Edge-Secret: open-sesame"
+
+
+def shield(tmp_path):
+    """What makes a shield that believes who knows the secret."""
+    file = tmp_path / "secret"
+    file.write_text("open-sesame\n")
+    file.chmod(0o600)
+    return {"node": local_shield, "edges": {"secret_file": str(file)}}
+
+
+async def test_what_an_edge_says_is_believed_of_an_edge_alone(tmp_path):
+    async with pair(**shield(tmp_path)) as both:
+        fields = [("Surrogate-Control", 'max-age=300, content="ESI/1.0"')]
+        both.origin.on("/a", storable(fields=fields))
+        both.origin.on("/b", storable(fields=[*fields, ("Vary", "Surrogate-Capability, Via")]))
+        for _ in range(3):
+            for claims in CLAIMS:
+                for told in (claims, (*claims, SECRET), (SECRET, *claims, "Cookie: a=b")):
+                    for method in ("GET", "HEAD"):
+                        await both.get("/a", *told, method=method)
+                        await both.get("/b", *told, method=method)
+                    await both.get("/a", *told, 'If-None-Match: "v1"')
+                    await both.get("/a", *told, "Range: bytes=3-9")
+            both.clock.advance(0.75)
+        clients = {record.client for record in both.nodes[0].log}
+        assert {"127.0.0.1", "192.0.2.7", "192.0.2.8"} <= clients
+        assert both.fast_answers > 350
+        for node in both.nodes:
+            node.node.gateway.trusts = lambda _: False
+        for claims in CLAIMS:
+            await both.get("/a", *claims, SECRET)
+
+
 @pytest.mark.parametrize("times", [1, 4])
 @pytest.mark.parametrize("case", load_cases(), ids=lambda case: case.id)
 async def test_every_conformance_case(case, times):
@@ -249,14 +297,20 @@ FIELDS = st.sampled_from(
     ]
 )
 TARGETS = st.sampled_from(["/plain", "/vary", "/short", "/groups", "/search?a=1", "/search?a=2"])
-STEPS = st.one_of(
-    st.tuples(st.sampled_from(["GET", "GET", "GET", "HEAD", "POST"]), TARGETS, FIELDS),
-    st.tuples(st.just("burst"), TARGETS, FIELDS, st.integers(2, 5)),
-    st.tuples(st.just("purge"), TARGETS),
-    st.tuples(st.just("advance"), st.sampled_from([0.0, 0.3, 1.0, 7.5, 40.0])),
-    st.tuples(st.just("new version")),
-    st.tuples(st.just("reload")),
+FIELDS_OF_EDGES = st.tuples(FIELDS, st.sampled_from(CLAIMS), st.sampled_from([(), (SECRET,)])).map(
+    lambda parts: sum(parts, ())
 )
+
+
+def steps_with(fields):
+    return st.one_of(
+        st.tuples(st.sampled_from(["GET", "GET", "GET", "HEAD", "POST"]), TARGETS, fields),
+        st.tuples(st.just("burst"), TARGETS, fields, st.integers(2, 5)),
+        st.tuples(st.just("purge"), TARGETS),
+        st.tuples(st.just("advance"), st.sampled_from([0.0, 0.3, 1.0, 7.5, 40.0])),
+        st.tuples(st.just("new version")),
+        st.tuples(st.just("reload")),
+    )
 
 
 class Versions:
@@ -288,10 +342,22 @@ class Versions:
 @settings(
     max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-@given(steps=st.lists(STEPS, min_size=5, max_size=60))
+@given(steps=st.lists(steps_with(FIELDS), min_size=5, max_size=60))
 def test_random_traffic(steps):
+    play_at_random(steps)
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(steps=st.lists(steps_with(FIELDS_OF_EDGES), min_size=5, max_size=60))
+def test_random_traffic_of_edges_and_others(steps, tmp_path):
+    play_at_random(steps, **shield(tmp_path))
+
+
+def play_at_random(steps, **keys) -> None:
     async def run() -> None:
-        async with pair() as both:
+        async with pair(**keys) as both:
             versions = Versions()
             for path in ("/plain", "/vary", "/short", "/groups", "/search"):
                 both.origin.on(path, versions)

@@ -6,6 +6,7 @@ import tracemalloc
 
 from cdn.gateway.exchange import Answer, Outcome
 from cdn.gateway.hot import BARRED, LARGEST, Repeatable, Repeats
+from cdn.gateway.services import ServiceTable
 from cdn.semantics.message import Fields, Request, Response
 from cdn.semantics.ranges import ByteRange
 from cdn.storage.memory import MemoryStore
@@ -79,7 +80,8 @@ async def test_validation_ends_it():
         at.origin.on("/a", [storable(b"one"), news])
         await hot(at)
         await at.get("/a", ("Cache-Control", "no-cache"))
-        assert (await next_is_not_fast(at)).field("x-news") == "2"
+        assert not len(at.edge.node.server._fast.hot)
+        assert (await at.get()).field("x-news") == "2"
 
 
 async def test_another_variant_ends_it():
@@ -96,13 +98,28 @@ async def test_another_variant_ends_it():
 async def test_a_reload_and_a_change_of_trust_end_it():
     async with site() as at:
         at.origin.on("/a", storable())
+        kept = at.edge.node.server._fast.hot
         await hot(at)
         assert (await at.edge.node.reload()).ok
-        await next_is_not_fast(at)
-        await hot(at)
+        assert not len(kept)
+        told = ("Forwarded", "for=192.0.2.7")
+        await hot(at, "/a", told)
+        assert at.edge.log[-1].client == "127.0.0.1"
         at.edge.node.gateway.trusts = lambda exchange: exchange.client == "127.0.0.1"
-        for _ in range(3):  # who is believed may speak for another
-            await next_is_not_fast(at)
+        assert not len(kept)
+        await hot(at, "/a", told)  # who is believed may speak for another
+        assert at.edge.log[-1].client == "192.0.2.7"
+
+
+async def test_what_is_stored_and_fresh_is_hot_from_its_first_hit():
+    async with site() as at:
+        at.origin.on("/a", storable(b"one"))
+        at.origin.on("/b", storable(b"two", ("Vary", "Accept-Language")))
+        for target, content in (("/a", b"one"), ("/b", b"two")):
+            await at.get(target)
+            before = fast_answers(at)
+            assert (await at.get(target)).content == content
+            assert fast_answers(at) == before + 1
 
 
 async def test_a_group_that_is_invalidated_ends_it():
@@ -172,7 +189,7 @@ async def test_a_flood_of_new_heads_leaves_what_is_hot():
 async def test_served_only_hot_it_survives_a_turn_of_the_log(tmp_path):
     """What is told of hot answers keeps their object in the store."""
     with opened(tmp_path) as store:
-        repeats = Repeats(store, _Names(), lambda: NOW, alone=True)
+        repeats = repeats_of(store)
         for name in ("hot", "cold"):
             content = content_of(name, 1000)
             assert put(store, response(name, length=1000), content)
@@ -200,6 +217,10 @@ class _Names:
         return (key,)
 
 
+def repeats_of(store, clock=lambda: NOW, alone=True) -> Repeats:
+    return Repeats("edge-a", ServiceTable(()), store, _Names(), clock, alone=alone)
+
+
 def kept(hot: HotResponses, store: MemoryStore, repeats: Repeats, name: str, size: int) -> None:
     """Has the answer to a GET of `name` kept, as the full path would have it."""
     head = response(name, length=size, slice_size=1 << 20)
@@ -222,12 +243,12 @@ def kept(hot: HotResponses, store: MemoryStore, repeats: Repeats, name: str, siz
     )
     block = FieldMemory().block(BLOCK)
     request = Request("GET", "http", "example.com", f"/{name}", block.fields)
-    hot.take(block, request, answer, raw + b"Content-Length: %d\r\n\r\n" % size)
+    hot.take(block, request, "192.0.2.1", answer, raw + b"Content-Length: %d\r\n\r\n" % size)
 
 
 def made(capacity: int, most: int) -> tuple[MemoryStore, Repeats, HotResponses]:
     store = MemoryStore(capacity)
-    repeats = Repeats(store, _Names(), lambda: NOW, alone=True)
+    repeats = repeats_of(store)
     return store, repeats, HotResponses(repeats, most, store, lambda: NOW)
 
 
@@ -264,7 +285,7 @@ def test_content_is_held_once():
     kept(hot, store, repeats, "a", 100_000)
     assert hot.size < 10_000
     (found,) = store.lookup(key_of("a"))
-    answer = hot.find(FieldMemory().block(BLOCK), "GET", key_of("a"), NOW)
+    answer = hot.find(FieldMemory().block(BLOCK), "", "GET", key_of("a"), NOW)
     assert answer.body is found.slices[0]
 
 
@@ -279,7 +300,7 @@ def test_what_leaves_the_store_is_hot_no_more():
 def test_what_is_being_purged_everywhere_is_not_repeated_for_a_while():
     now = [NOW]
     store = MemoryStore(1 << 20)
-    repeats = Repeats(store, _Names(), lambda: now[0], alone=False)
+    repeats = repeats_of(store, lambda: now[0], alone=False)
     head = response("a", length=0)
     store.open_writer(head).commit(head)
     (found,) = store.lookup(key_of("a"))
