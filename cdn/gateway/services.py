@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from cdn.semantics.policy import CachePolicy
 from cdn.upstream.router import Router
 
+MOST_KNOWN = 4096
+"""Authorities whose service is remembered."""
+
 
 @dataclass(frozen=True, slots=True)
 class DeliveryService:
@@ -32,6 +35,7 @@ class ServiceTable:
         self._exact: dict[str, DeliveryService] = {}
         self._suffixes: dict[str, DeliveryService] = {}
         self._any: DeliveryService | None = None
+        self._known: dict[str, DeliveryService | None] = {}
         for service in self.services:
             for host in service.hosts:
                 if host == "*":
@@ -43,6 +47,14 @@ class ServiceTable:
 
     def match(self, authority: str) -> DeliveryService | None:
         """`authority` as in `Request.authority`: lower case, perhaps with a port."""
+        known = self._known
+        if authority not in known:
+            if len(known) >= MOST_KNOWN:
+                known.clear()
+            known[authority] = self._look_for(authority)
+        return known[authority]
+
+    def _look_for(self, authority: str) -> DeliveryService | None:
         host = _without_port(authority).removesuffix(".")
         if (service := self._exact.get(host)) is not None:
             return service

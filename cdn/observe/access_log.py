@@ -140,10 +140,9 @@ class LineFormat:
         lines: list[str] = []
         size = 0
         for record in islice(records, BATCH):
-            lines.append(
-                self.line(record) if isinstance(record, LogRecord) else self.hit_line(record)
-            )
-            size += len(lines[-1])
+            line = self.line(record) if isinstance(record, LogRecord) else self.hit_line(record)
+            lines.append(line)
+            size += len(line)
             if size >= BATCH_BYTES:
                 break
         return "".join(lines).encode("ascii"), len(lines)
@@ -319,7 +318,7 @@ class AccessLog:
             return
         lines, count = self._format.batch(self._waiting)
         batch, self._waiting = self._waiting[:count], self._waiting[count:]
-        self._waiting_text -= sum(map(_text, batch))
+        self._waiting_text -= sum(map(_text, batch)) if self._waiting else self._waiting_text
         self._in_flight = count
         last = _ended(batch[-1])
         self._file.write(lines, self._on_loop(lambda error: self._written(last, error)))

@@ -101,15 +101,13 @@ class RequestCounts:
             row.requests += served.uses
             row.content_bytes += served.uses * served.content_bytes
         durations = self._duration("hit")
-        buckets, bound, short = durations.buckets, DURATION_BOUNDS[0], 0
-        for hit in hits:
-            seconds = hit[4]
-            durations.seconds += seconds
-            if seconds <= bound:
-                short += 1
-            else:
-                buckets[bisect_left(DURATION_BOUNDS, seconds)] += 1
-        buckets[0] += short
+        buckets, bound = durations.buckets, DURATION_BOUNDS[0]
+        taken = [hit[4] for hit in hits]
+        durations.seconds += sum(taken)
+        longer = [seconds for seconds in taken if seconds > bound]
+        buckets[0] += len(taken) - len(longer)
+        for seconds in longer:
+            buckets[bisect_left(DURATION_BOUNDS, seconds)] += 1
 
     def _row(self, service: str, cache: str, status: int) -> _Row:
         key = (service, cache, status // 100)

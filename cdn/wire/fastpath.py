@@ -399,12 +399,12 @@ class FastPath:
         self._used: list[Served] = []
 
     def answer(
-        self, head: bytes, end: int, block: FieldBlock, scheme: str, client: str, send: Send
+        self, head: bytes, end: int, block: FieldBlock, scheme: str, peer: str, send: Send
     ) -> bool:
-        """Sends the answer to a request, whose line ends at `end`; False where the full path has
-        to."""
+        """Sends the answer to a request, whose line ends at `end` and whose `block` is repeatable;
+        False where the full path has to."""
         # A line that is no request line is nobody's key.
-        if head[end - 9 : end] != b" HTTP/1.1" or not block.repeatable:
+        if head[end - 9 : end] != b" HTTP/1.1":
             return False
         if head.startswith(b"GET /"):
             method, target = "GET", head[4 : end - 9]
@@ -413,10 +413,10 @@ class FastPath:
         else:
             return False
         hot, now = self.hot, self._clock()
+        key, told, client = block.origins[scheme] + target, block.narrowing, peer
         standing: Standing | None = None
-        key, told = block.origins[scheme] + target, block.narrowing
         if block.claims:
-            standing = hot.standing(block, scheme, client)
+            standing = hot.standing(block, scheme, peer)
             if standing is None:
                 return False
             key, told, client = standing.origin + target, _told(block, standing), standing.client
@@ -433,21 +433,20 @@ class FastPath:
         else:
             content, served = part
             send(content, b"")
-        self._record(served, block, client, now, found.ttl)
+        ended = self._clock()
+        self._hits.append((served, block.said, client, ended, ended - now, found.ttl))
+        served.uses += 1
+        if served.uses == 1 or len(self._hits) >= BATCH:
+            self._note(served)
         return True
 
-    def _record(
-        self, served: Served, block: FieldBlock, client: str, began: float, ttl: int
-    ) -> None:
-        ended = self._clock()
-        hits = self._hits
-        hits.append((served, block.said, client, ended, ended - began, ttl))
-        if not served.uses:
+    def _note(self, served: Served) -> None:
+        """A record of an answer that has none yet, or the last of a batch, was appended."""
+        if served.uses == 1:
             self._used.append(served)
-            if len(hits) == 1:
-                self._loop.call_later(PAUSE, self.settle)
-        served.uses += 1
-        if len(hits) >= BATCH:
+        if len(self._hits) == 1:
+            self._loop.call_later(PAUSE, self.settle)
+        elif len(self._hits) >= BATCH:
             self.settle()
 
     def settle(self) -> None:

@@ -232,7 +232,7 @@ class Http1Connection(asyncio.Protocol):
         hand."""
         rim = self.rim
         fast = rim.fast
-        if fast is None:
+        if fast is None or not block.repeatable:
             return False
         if not fast.answer(head, end, block, rim.scheme, self.client, self._send):
             return False
