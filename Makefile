@@ -41,8 +41,8 @@ test: $(STAMP) ## All tests, with coverage (ARGS hands options to pytest)
 conformance: $(STAMP) ## The public HTTP cache tests (ARGS=--shield, --peer nginx, --direct URL)
 	@$(BIN)/python -m tests.conformance $(ARGS)
 
-bench: $(STAMP) ## Micro-benchmarks of the hot path
-	@$(BIN)/python -m pytest bench --benchmark-only --benchmark-columns=min,median,ops $(ARGS)
+bench: $(STAMP) ## Each step of the hot path beside its baseline (ARGS=--save, --json, "-k hot")
+	@$(BIN)/python -m bench.steps $(ARGS)
 
 bench-store: $(STAMP) ## The disk store's figures (ARGS="p99", restart, use, kill, upgrade; --json)
 	@$(BIN)/python -m bench.store $(ARGS)
