@@ -1,4 +1,5 @@
-"""What a stored miss of 1 KiB costs by parts: up and back, judged, filled, stored, and as a whole.
+"""What a stored miss of 1 KiB costs by parts: up and back, judged, filled, stored, and as a whole;
+and what a plain one costs that takes the short way.
 
 Strategy: no viewer's socket, and an origin's only where the client is measured; that one is in a
 process of its own. Every miss has a URL of its own. Where a loop is needed a hundred are run in a
@@ -6,6 +7,7 @@ row, so that starting it counts little: figures there are of a hundred.
 """
 
 import asyncio
+import functools
 import itertools
 import subprocess
 import sys
@@ -22,7 +24,11 @@ from cdn.semantics.message import Fields, Request, Response
 from cdn.semantics.policy import CachePolicy
 from cdn.storage.memory import MemoryStore
 from cdn.upstream.client import UpstreamClient
+from cdn.upstream.connection import Connection
 from cdn.upstream.exchange import Deadlines, Endpoint, UpstreamRequest
+from cdn.upstream.heads import read_plain_head
+from cdn.upstream.health import HealthTracker
+from cdn.upstream.origin_router import OriginRouter
 
 NOW = 1_767_225_600.0
 CONTENT = bytes(1024)
@@ -123,6 +129,79 @@ def origin():
     with subprocess.Popen([sys.executable, "-c", ORIGIN], stdout=subprocess.PIPE) as running:
         yield Endpoint("http", "127.0.0.1", int(running.stdout.readline()))
         running.kill()
+
+
+class Wire:
+    """A transport that keeps what was written last."""
+
+    written = b""
+
+    def write(self, data):
+        self.written = data
+
+    def is_closing(self):
+        return False
+
+
+class ShortWay:
+    """Plain misses between a viewer and an origin, both without a socket."""
+
+    def __init__(self, node: Node) -> None:
+        loop = asyncio.get_running_loop()
+        self.client = UpstreamClient(loop.time)
+        origin = Endpoint("http", "127.0.0.1", 9)
+        router = OriginRouter(self.client, [origin], HealthTracker(loop.time))
+        service = DeliveryService("bench", ("*",), CachePolicy(), router)
+        node.gateway.services = ServiceTable((service,))
+        self.misses = node.gateway.misses
+        pool = self.client._pool(origin, None)
+        self.upstream = Connection(
+            origin,
+            self.client.counters,
+            loop,
+            functools.partial(self.client._keep, pool),
+            functools.partial(self.client._forget, pool),
+        )
+        self.upstream.connection_made(Wire())
+        self.client._keep(pool, self.upstream)
+        request = Request("GET", "http", "www.example.net", "/", Fields(LINES))
+        self.form = self.misses.form(request)
+        self.draining = False
+        self.size = 0
+
+    def answered(self, miss, lines, content, cache_status):
+        self.size = len(content)
+
+    def miss(self) -> int:
+        target = b"/miss/%d" % next(numbers)
+        assert self.misses.begin(self, self.form, target, "::1") is not None
+        self.upstream.data_received(WIRE.encode() + CONTENT)
+        return self.size
+
+
+def test_read_a_head(benchmark):
+    head = WIRE.encode()
+    assert benchmark(read_plain_head, head, len(head) - 4).length == len(CONTENT)
+
+
+def test_store_at_once(benchmark, node):
+    judge = node.gateway.filling.judge
+
+    def described():
+        return (judge._described(node.task(), Came(), HEAD, NOW, 0), CONTENT), {}
+
+    assert benchmark.pedantic(node.store.put, setup=described, rounds=2000)
+
+
+def test_a_hundred_plain_misses(benchmark, loop, node):
+    async def misses(way: ShortWay) -> int:
+        return sum([way.miss() for _ in range(MISSES)])
+
+    async def made() -> ShortWay:
+        return ShortWay(node)
+
+    way = loop.run_until_complete(made())
+    assert benchmark(lambda: loop.run_until_complete(misses(way))) == MISSES * len(CONTENT)
 
 
 def test_a_hundred_gets_on_a_kept_connection(benchmark, loop, origin):

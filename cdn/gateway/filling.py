@@ -7,6 +7,7 @@ than one slice of a known representation is found by that, too. What a head mean
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from cdn.gateway.background import BackgroundTasks
 from cdn.gateway.collapse import Collapse, Follower, Leader
@@ -28,6 +29,9 @@ from cdn.semantics.vary import Variant
 from cdn.storage.store import Store, StoredObject
 from cdn.upstream.errors import UpstreamError
 from cdn.upstream.exchange import UpstreamRequest, UpstreamResponse
+
+if TYPE_CHECKING:
+    from cdn.gateway.plain import PlainMiss
 
 Complain = Callable[[UpstreamError, str], None]
 """Hears of every upstream that failed a request, and of the request's URL."""
@@ -58,6 +62,8 @@ class Filling:
         self._streams: dict[Representation, Fill] = {}
         self._alone: dict[Fill, bytes] = {}
         self._passing: set[Passing] = set()
+        self.plain: dict[bytes, PlainMiss] = {}
+        """What is on its way and no fill yet, by primary key. Who wants to join makes it one."""
         self.judge = Judge(node, store, clock, background, mine)
         self.epochs = store.epochs
         self.counters = FillCounters()
@@ -66,12 +72,22 @@ class Filling:
 
     def is_under_way(self, flight: FlightKey) -> bool:
         """Whether somebody is asking for this already."""
-        return flight in self._flights
+        miss = self.plain.get(flight.primary)
+        return flight in self._flights or (miss is not None and flight == _plain_flight(miss))
+
+    def is_wanted(self, key: bytes) -> bool:
+        """Whether somebody is asking for a URL of which nothing is known."""
+        if key in self.plain:
+            return True
+        return len(self._flights) > 0 and FlightKey(key, None, False) in self._flights
 
     def join(self, flight: FlightKey, task: Task) -> tuple[Seat, bool]:
         """A seat at the flight under way, or at a new one; and whether it leads."""
         if task.of is not None and (seat := self._seat_at_stream(task)) is not None:
             return seat, False
+        miss = self.plain.get(flight.primary)
+        if miss is not None and flight == _plain_flight(miss):
+            miss.go_on()
         joined = self._flights.join(flight, lambda: self._begin(task, flight))
         if isinstance(joined, Follower) and not joined.flight.joinable:
             self._flights.land(flight, joined.flight)
@@ -98,6 +114,18 @@ class Filling:
         """A seat at a fill of what has come already, for one client and the store."""
         return self._begin(task, None, (response, asked_at)).take_seat()
 
+    def take_over(self, task: Task, miss: PlainMiss) -> Seat:
+        """A seat at the fill that a plain miss goes on as."""
+        flight = _plain_flight(miss)
+        fill = Fill(_Errand(self, task, flight, miss.stamp, begun=miss))
+        if miss.disowned:
+            fill.disowned = True
+        else:
+            del self.plain[miss.key]
+            self._flights.join(flight, lambda: fill)
+        fill.started_by(self._background.start(fill.run(), "fill"))
+        return fill.take_seat()
+
     def relayed(
         self, task: Task, response: UpstreamResponse, skip: int = 0, limit: int | None = None
     ) -> Relayed:
@@ -121,6 +149,9 @@ class Filling:
         for fill, primary in list(self._alone.items()):
             if primary in names:
                 fill.disown()
+        for name in names:
+            if (miss := self.plain.pop(name, None)) is not None:
+                miss.disowned = True
         for passing in self._passing:
             passing.disowned = passing.disowned or passing.key in names
         self.judge.forget_marks(key)
@@ -143,16 +174,22 @@ class Filling:
 
     async def fetch(self, task: Task, request: Request) -> UpstreamResponse:
         """One exchange upstream. Raises UpstreamError."""
+        return await task.service.router.fetch(task.key, self._upward(task, request))
+
+    async def fetch_begun(self, task: Task, miss: PlainMiss) -> UpstreamResponse:
+        """The one that is under way. Raises UpstreamError."""
+        router, request = miss.form.router, whole_request(task.request, None)
+        assert router is not None
+        return await router.fetch(task.key, self._upward(task, request), miss)
+
+    def _upward(self, task: Task, request: Request) -> UpstreamRequest:
         exchange = task.exchange
-        return await task.service.router.fetch(
-            task.key,
-            UpstreamRequest(
-                head=forwarded_request(request, self._node),
-                content=exchange.content,
-                content_length=exchange.content_length,
-                on_interim=exchange.send_interim,
-                client=exchange.client,
-            ),
+        return UpstreamRequest(
+            head=forwarded_request(request, self._node),
+            content=exchange.content,
+            content_length=exchange.content_length,
+            on_interim=exchange.send_interim,
+            client=exchange.client,
         )
 
     def _begin(
@@ -268,9 +305,9 @@ class Filling:
 
 class _Errand:
     """See `Errand`: for this task and flight, begun at the epoch `stamp`; `came` is what need not
-    be fetched any more."""
+    be fetched any more, `begun` what is being fetched."""
 
-    __slots__ = ("_came", "_filling", "_flight", "_stamp", "_task")
+    __slots__ = ("_begun", "_came", "_filling", "_flight", "_stamp", "_task")
 
     def __init__(
         self,
@@ -278,8 +315,10 @@ class _Errand:
         task: Task,
         flight: FlightKey | None,
         stamp: int,
-        came: tuple[UpstreamResponse, float] | None,
+        came: tuple[UpstreamResponse, float] | None = None,
+        begun: PlainMiss | None = None,
     ) -> None:
+        self._begun = begun
         self._filling = filling
         self._task = task
         self._flight = flight
@@ -293,6 +332,9 @@ class _Errand:
     async def fetch(self) -> tuple[UpstreamResponse, float]:
         if self._came is not None:
             return self._came
+        if self._begun is not None:
+            begun, self._begun = self._begun, None
+            return await self._filling.fetch_begun(self._task, begun), begun.asked_at
         if self._task.place is None:
             return await self._filling.fetch_whole(self._task)
         return await self._filling.fetch_slice(self._task)
@@ -305,6 +347,11 @@ class _Errand:
         self._filling.shown(fill, self._flight, arrived)
 
     def landed(self, fill: Fill) -> None:
+        if self._begun is not None:  # its task was cancelled before it began
+            begun, self._begun = self._begun, None
+            assert begun.form.router is not None
+            begun.form.router.given_up(begun)
+            begun.give_up()
         self._filling.landed(fill, self._flight)
 
     async def go_on_alone(self, fill: Fill, start: int, stop: int | None) -> Content:
@@ -316,6 +363,10 @@ class _Errand:
 
     def cut_short(self, error: UpstreamError) -> None:
         self._filling.complain(self._task, error)
+
+
+def _plain_flight(miss: PlainMiss) -> FlightKey:
+    return FlightKey(miss.key, None, False)
 
 
 def _representation(stored: StoredResponse) -> Representation:

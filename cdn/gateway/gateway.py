@@ -26,6 +26,7 @@ from cdn.gateway.hot import Repeatable, Repeats
 from cdn.gateway.lookup import Looked, Lookup
 from cdn.gateway.own_answers import own_error
 from cdn.gateway.passing import PassingOn
+from cdn.gateway.plain import PlainMisses
 from cdn.gateway.reading_ahead import ReadingAhead
 from cdn.gateway.seat import Seat, read_for_the_store
 from cdn.gateway.services import ServiceTable
@@ -99,6 +100,7 @@ class Gateway:
         self._trusts = trusts
         self._lookup = Lookup(store, self.filling.judge, clock)
         self._fallback = Fallback(name, store, clock, complain, self._with_waiting, self.counters)
+        self.misses = PlainMisses(self, store, clock, workers.mine)
         self._passing = PassingOn(
             name, store, clock, background, self.filling, self._fallback, workers, self.counters,
             self.repeats.bar,
@@ -121,6 +123,11 @@ class Gateway:
     def trusts(self, trusts: Callable[[Exchange], bool]) -> None:
         self._trusts = self.repeats.trusts = trusts
         self.repeats.all_changed()
+
+    @property
+    def trusts_nobody(self) -> bool:
+        """Whether every peer is a viewer."""
+        return self._trusts is nobody
 
     # --- the pipeline ---------------------------------------------------------------------------
 
@@ -155,6 +162,13 @@ class Gateway:
     async def answer_asked(self, asked: Asked) -> Answer:
         """`answer` to what `ask` has let in."""
         return self._finish(asked, await self._answer(asked))
+
+    async def answer_seated(self, asked: Asked, seat: Seat) -> Answer:
+        """`answer` to what has gone up already, as nothing is stored of it; `seat` leads."""
+        ended = await self._seated(asked, Fwd.URI_MISS, None, seat, leads=True)
+        if not isinstance(ended, Answer):
+            ended = await self._answer(asked)
+        return self._finish(asked, ended)
 
     async def answer_stored(self, asked: Asked) -> Answer | None:
         """An answer to what `ask` has let in that needs nothing but what is stored; else None."""
@@ -358,6 +372,11 @@ class Gateway:
             if place is not None:
                 task, flight = _of_slice(task, flight, place, reason)
             seat, leads = self.filling.join(flight, task)
+        return await self._seated(asked, reason, found, seat, leads)
+
+    async def _seated(
+        self, asked: Asked, reason: Fwd, found: StoredObject | None, seat: Seat, leads: bool
+    ) -> Answer | Again:
         seated = False
         try:
             head = await seat.head()

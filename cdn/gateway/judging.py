@@ -77,7 +77,8 @@ class Judge:
         self._unsliced = self._make_marks()
         self._rangeless = self._make_marks()
         self._rules: LRUCache[bytes, SearchRule] = LRUCache(MOST_RULES)
-        self.has_rules = False  # plain, for every hot answer asks it
+        self.has_marks = False  # plain, as the next one: every plain miss asks them
+        self.has_rules = False  # and every hot answer this one
 
     def _make_marks(self) -> Marks:
         return TLRUCache(MOST_MARKS, ttu=lambda _, lifetime, now: now + lifetime, timer=self._clock)
@@ -93,7 +94,7 @@ class Judge:
 
     def marked(self, key: bytes) -> bool:
         """Whether hit-for-miss holds: what came last for this URL was for nobody else."""
-        return key in self._marks
+        return self.has_marks and key in self._marks
 
     def unsliced(self, key: bytes) -> bool:
         """Whether slices were asked for, and what came was none that could be put together."""
@@ -141,7 +142,7 @@ class Judge:
             return Arrived(head, stored, NotStoredReason.PARTIAL, None)  # more is there than comes
         if reason is not None:
             if reason.in_response and speaks_for_all(head.status):
-                self._marks[task.key] = policy.hit_for_miss
+                self._leave_mark(task)
                 self._drop_unsuitable(task, now)
             return Arrived(head, stored, reason, None)
         self._mark(task, stored)
@@ -222,9 +223,13 @@ class Judge:
     def _mark(self, task: Task, stored: StoredResponse) -> None:
         if isinstance(_for_anyone(stored, task, self._clock()), Forward):
             # It is of no use to those who wait, nor to the next ones: they need not queue for it.
-            self._marks[task.key] = task.service.policy.hit_for_miss
+            self._leave_mark(task)
         elif task.key in self._marks:
             del self._marks[task.key]
+
+    def _leave_mark(self, task: Task) -> None:
+        self._marks[task.key] = task.service.policy.hit_for_miss
+        self.has_marks = True
 
     def _is_covered(self, task: Task, now: float) -> bool:
         """Whether what is stored is served in place of this error: then it stays."""
@@ -275,7 +280,7 @@ class Judge:
         stored = replace(stored, slice_size=task.slice_size)
         reason = may_store(task.request, head, policy)
         if reason is not None and reason.in_response:
-            self._marks[task.key] = policy.hit_for_miss
+            self._leave_mark(task)
         if reason is None and part != (0, size) and not has_slices(stored.as_whole()):
             self._not_a_slice(task)  # RFC 9111 §3.4: nothing that it could be joined to
             reason = NotStoredReason.PARTIAL

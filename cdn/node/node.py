@@ -132,6 +132,8 @@ class Node:
             tls=self._tls,
             report=events.error,
             fast=self._fast_path(clock) if fast else None,
+            # Whom a shield answers, says who asks: of that nothing is kept with a field block.
+            misses=self.gateway.misses if self.gateway.trusts_nobody else None,
         )
         self._requests = RequestCounts()
         self.declared = self._instrumented()

@@ -99,11 +99,11 @@ def record_of(hit: Hit) -> LogRecord:
         referer=said.referer,
         user_agent=said.user_agent,
         cache_status=f"{served.member}{ttl}",
-        outcome="hit",
+        outcome=served.cache,
         service=served.service,
         seconds=seconds,
         complete=True,
-        source="",
+        source=served.source,
     )
 
 

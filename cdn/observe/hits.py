@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 @dataclass(slots=True, eq=False)
 class Served:
     """An answer; fields as in `LogRecord`, but that `member` ends where the seconds of its ttl
-    follow. `of` is what its giver knows it by, `uses` how often it was given since it was last
-    counted, `texts` the formatter's."""
+    follow, if any; `cache` is its `outcome`. `of` is what its giver knows it by, `uses` how often
+    it was given since it was last counted, `texts` the formatter's."""
 
     method: str
     scheme: str
@@ -26,6 +26,8 @@ class Served:
     member: str
     service: str
     of: object
+    cache: str = "hit"
+    source: str = ""
     uses: int = field(default=0, init=False)
     texts: tuple[str, str, str] | None = field(default=None, init=False)
 
@@ -44,6 +46,6 @@ class Said:
         self.size = len(self.referer) + len(self.user_agent)
 
 
-Hit = tuple[Served, Said, str, float, float, int]
+Hit = tuple[Served, Said, str, float, float, int | str]
 """One request: its answer, its client's words, the client's address, wall seconds at its end, how
-many seconds it took, and for how many more its answer is fresh."""
+many seconds it took, and for how many more its answer is fresh ("" where that is not said)."""

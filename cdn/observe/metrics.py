@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from itertools import accumulate
@@ -94,12 +94,23 @@ class RequestCounts:
         durations.buckets[bisect_left(DURATION_BOUNDS, seconds)] += 1
         durations.seconds += seconds
 
-    def count_hits(self, hits: Iterable[Hit], used: Iterable[Served]) -> None:
+    def count_hits(self, hits: Sequence[Hit], used: Iterable[Served]) -> None:
         """The same of many: `used` are the answers in `hits`."""
+        others = False
         for served in used:
-            row = self._row(served.service, "hit", served.status)
+            row = self._row(served.service, served.cache, served.status)
             row.requests += served.uses
             row.content_bytes += served.uses * served.content_bytes
+            others = others or served.cache != "hit"
+        if others:
+            for hit in hits:
+                if (cache := hit[0].cache) != "hit":
+                    durations = self._duration(cache)
+                    durations.buckets[bisect_left(DURATION_BOUNDS, hit[4])] += 1
+                    durations.seconds += hit[4]
+            hits = [hit for hit in hits if hit[0].cache == "hit"]
+            if not hits:
+                return
         durations = self._duration("hit")
         buckets, bound = durations.buckets, DURATION_BOUNDS[0]
         taken = [hit[4] for hit in hits]

@@ -30,7 +30,8 @@ _CONTENT_FIELDS = frozenset(
 
 _TAKES_RANGES = ("Accept-Ranges", "bytes")
 
-_OWN_FIELDS = frozenset({"age", "via", "cache-status"})
+OWN_FIELDS = frozenset({"age", "via", "cache-status"})
+"""Fields that every node writes itself, after all others."""
 
 
 @value(frozen=True, slots=True)
@@ -62,7 +63,7 @@ def deliver(
     """
     # Asked of the fields as they are: a stored response's are indexed already.
     received = selected.fields
-    fields = received.without(_OWN_FIELDS)
+    fields = received.without(OWN_FIELDS)
     match evaluate_preconditions(request, selected.status, received, now):
         case Precondition.NOT_MODIFIED:
             kept = fields.without(_CONTENT_FIELDS).adding(*own_fields)

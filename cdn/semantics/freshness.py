@@ -41,7 +41,8 @@ def freshness_lifetime(stored: StoredResponse, policy: CachePolicy) -> float:
 def current_age(stored: StoredResponse, now: float) -> float:
     """Seconds since the response was generated or validated at the origin (RFC 9111 §4.2.3)."""
     # A wall clock that stepped back makes no response younger than it came.
-    return stored.initial_age + max(0.0, now - stored.response_time)
+    resident = now - stored.response_time
+    return stored.initial_age + resident if resident > 0 else stored.initial_age
 
 
 def stale_forbidden(directives: CacheControl) -> bool:

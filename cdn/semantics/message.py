@@ -11,7 +11,7 @@ dealt with at the rims (`cdn/wire`, `cdn/upstream`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 
 from cdn.semantics.value import value
@@ -32,6 +32,13 @@ class Fields:
         self.encoded: str | None = None
         """As `cdn/upstream` writes them, once it has."""
         self._index: dict[str, str] | None = None
+
+    @classmethod
+    def indexed(cls, lines: list[FieldLine], index: dict[str, str]) -> Fields:
+        """Of `lines`, no two by one name; `index` has their values by lower-case name."""
+        fields = cls(lines)
+        fields._index = index
+        return fields
 
     def _by_name(self) -> dict[str, str]:
         index = self._index
@@ -62,6 +69,10 @@ class Fields:
     def any_of(self, names: AbstractSet[str]) -> bool:
         """Whether there is a line by one of `names` (lower case)."""
         return not names.isdisjoint(self._by_name())
+
+    def by_name(self) -> Mapping[str, str]:
+        """Combined values by lower-case name."""
+        return self._by_name()
 
     def names(self) -> frozenset[str]:
         """Lower-case names that are present."""

@@ -107,7 +107,7 @@ def make_stored_response(
         explicit_lifetime=explicit_lifetime(
             response.fields, directives, targeted, received_at, response_time
         ),
-        initial_age=_initial_age(response.fields, date, request_time, response_time),
+        initial_age=corrected_initial_age(response.fields, date, request_time, response_time),
         date=received_at,
         request_time=request_time,
         response_time=response_time,
@@ -147,14 +147,17 @@ def explicit_lifetime(
     return 0.0 if expires is None else max(0.0, expires - date)
 
 
-def _initial_age(
+def corrected_initial_age(
     fields: Fields, date: float | None, request_time: float, response_time: float
 ) -> float:
-    # RFC 9111 §4.2.3; both differences are clamped, so that a clock stepping back makes no
+    """RFC 9111 §4.2.3 of a response dated `date`, in seconds."""
+    # Both differences are clamped, so that a clock stepping back makes no
     # negative age.
-    apparent_age = 0.0 if date is None else max(0.0, response_time - date)
-    response_delay = max(0.0, response_time - request_time)
-    return max(apparent_age, _age_value(fields) + response_delay)
+    apparent_age = 0.0 if date is None or date > response_time else response_time - date
+    corrected = _age_value(fields)
+    if response_time > request_time:
+        corrected += response_time - request_time
+    return apparent_age if apparent_age > corrected else corrected
 
 
 def _age_value(fields: Fields) -> float:

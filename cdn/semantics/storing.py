@@ -22,7 +22,7 @@ from cdn.semantics.vary import nominated_fields
 UNDERSTOOD_STATUSES = HEURISTIC_STATUSES | {302, 303, 307, 400, 401, 403, 416, 500, 502, 503, 504}
 """Status codes whose caching this cache implements, for must-understand (RFC 9111 §5.2.2.3)."""
 
-_NEVER_STORED_FIELDS = frozenset(
+NEVER_STORED_FIELDS = frozenset(
     # RFC 9111 §3.1: fields about this connection, this proxy hop, and the framing of one message.
     {
         "connection",
@@ -193,4 +193,4 @@ def storable_fields(fields: Fields) -> Fields:
     keep out of shared caches, or want validated at each use (no-cache="…", private="…")."""
     directives, _ = response_directives(fields)
     named = directives.no_cache_fields | directives.private_fields
-    return fields.without(_NEVER_STORED_FIELDS | named)
+    return fields.without(NEVER_STORED_FIELDS | named if named else NEVER_STORED_FIELDS)

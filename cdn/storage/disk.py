@@ -204,6 +204,17 @@ class DiskStore:
         half of a shard's probation, and where another process writes the key's shard."""
         return self._intake.open(response)
 
+    def put(self, response: StoredResponse, content: bytes) -> bool:
+        """See `Store.put`."""
+        writer = self._intake.open(response, counts=False)
+        if writer is None:
+            return False
+        if not writer.write(0, content):
+            writer.abort()
+            return False
+        writer.commit(response)
+        return True
+
     def freshen(self, stored: StoredObject, response: StoredResponse) -> None:
         """See `Store.freshen`. No-op also in a process that does not write the key's shard."""
         assert isinstance(stored, DiskObject)

@@ -65,11 +65,11 @@ class Intake:
 
     # --- writers --------------------------------------------------------------------------------
 
-    def open(self, response: StoredResponse) -> DiskWriter | None:
-        """See `Store.open_writer`."""
+    def open(self, response: StoredResponse, counts: bool = True) -> DiskWriter | None:
+        """See `Store.open_writer`; a refusal `counts`."""
         digest = key_digest(response.primary_key)
         if not self._may_fit(response, self._shards.of(digest)) or not self._takes(digest):
-            self._counters.refused += 1
+            self._counters.refused += counts
             return None
         return DiskWriter(self, self._joined(response) or self._begun(response))
 

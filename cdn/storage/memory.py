@@ -112,6 +112,22 @@ class MemoryStore:
             self._arriving[response.primary_key, response.variant] = stored
         return MemoryWriter(self, stored, overhead)
 
+    def put(self, response: StoredResponse, content: bytes) -> bool:
+        """See `Store.put`: of what nothing is stored yet."""
+        key = response.primary_key
+        name = key, response.variant
+        size = _overhead(response) + len(content)
+        if size > self.largest_object or key in self._variants or name in self._arriving:
+            return False
+        if not self.reserve(size):
+            return False
+        self._reserved -= size
+        stored = MemoryObject(response, [content], size, shown=True)
+        self._objects[name] = stored
+        self._variants[key] = {response.variant: stored}
+        self.on_change(key)
+        return True
+
     def _joined(self, response: StoredResponse) -> MemoryObject | None:
         # RFC 9111 §3.4: only what has one strong validator is one representation.
         name = response.primary_key, response.variant

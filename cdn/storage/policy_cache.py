@@ -17,6 +17,7 @@ class PolicyCache(Cache[K, V]):
 
     def __init__(self, policy: EvictionPolicy[K], getsizeof: Callable[[V], int]) -> None:
         super().__init__(policy.budget, getsizeof)
+        self._size_of = getsizeof
         self.policy = policy
 
     def __getitem__(self, key: K) -> V:
@@ -24,10 +25,10 @@ class PolicyCache(Cache[K, V]):
         return Cache.__getitem__(self, key)
 
     def __setitem__(self, key: K, value: V) -> None:
-        if key in self:
+        if key in self.policy:
             del self[key]
-        super().__setitem__(key, value)
-        self.policy.admit(key, int(self.getsizeof(value)))
+        Cache.__setitem__(self, key, value)
+        self.policy.admit(key, int(self._size_of(value)))
 
     def __delitem__(self, key: K) -> None:
         super().__delitem__(key)

@@ -143,6 +143,11 @@ class Store(Protocol):
         nothing now."""
         ...
 
+    def put(self, response: StoredResponse, content: bytes) -> bool:
+        """Stores a whole response, of one slice, at once. False: nothing was done; what stands in
+        the way, if anything, `open_writer` tells."""
+        ...
+
     def freshen(self, stored: StoredObject, response: StoredResponse) -> None:
         """Replaces the head of a stored response, the content stays. No-op where it has gone."""
         ...

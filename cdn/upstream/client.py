@@ -14,6 +14,7 @@ import socket
 import ssl
 from collections.abc import Callable
 
+from cdn.upstream.begun import Begun
 from cdn.upstream.connection import Connection, UpstreamCounters
 from cdn.upstream.errors import (
     CertificateRefused,
@@ -24,9 +25,8 @@ from cdn.upstream.errors import (
     TlsFailed,
     UpstreamError,
 )
-from cdn.upstream.exchange import Deadlines, Endpoint, UpstreamRequest
+from cdn.upstream.exchange import Deadlines, Endpoint, UpstreamRequest, UpstreamResponse
 from cdn.upstream.http1 import encode_head
-from cdn.upstream.response import StreamedResponse
 
 _Pool = dict[Connection, float]
 """Idle connections with when they became so, oldest first."""
@@ -60,17 +60,22 @@ class UpstreamClient:
         self._sweep_timer: asyncio.TimerHandle | None = None
 
     async def fetch(
-        self, endpoint: Endpoint, request: UpstreamRequest, deadlines: Deadlines
-    ) -> StreamedResponse:
-        """The answer, its head arrived. Raises a kind of `UpstreamError`; ValueError for a request
-        that must not be sent, which is a bug of the caller's."""
+        self,
+        endpoint: Endpoint,
+        request: UpstreamRequest,
+        deadlines: Deadlines,
+        begun: Begun | None = None,
+    ) -> UpstreamResponse:
+        """The answer, its head arrived; with `begun`, what came of that. Raises a kind of
+        `UpstreamError`; ValueError for a request that must not be sent, which is a bug of the
+        caller's."""
         head = encode_head(request)
-        pool = self._pools.get((endpoint, request.tls_name))
-        if pool is None:
-            pool = self._pools[endpoint, request.tls_name] = _Pool()
-        connection = self._take_idle(pool)
+        pool = self._pool(endpoint, request.tls_name)
+        connection = self._take_idle(pool) if begun is None else begun.connection
         if connection is not None:
             try:
+                if begun is not None:
+                    return await begun.result()
                 return await connection.exchange(head, request, deadlines)
             except ClosedBeforeHead:
                 # RFC 9112 §9.3.1: closed while idle, and safe to ask again (RFC 9110 §9.2.2).
@@ -79,6 +84,21 @@ class UpstreamClient:
                     raise
         connection = await self._connect(endpoint, request.tls_name, pool, deadlines.connect)
         return await connection.exchange(head, request, deadlines)
+
+    def begin(
+        self,
+        endpoint: Endpoint,
+        head: bytes,
+        tls_name: str | None,
+        deadlines: Deadlines,
+        begun: Begun,
+    ) -> bool:
+        """Sends `head`, a GET without content, where a kept connection is at hand."""
+        connection = self._take_idle(self._pool(endpoint, tls_name))
+        if connection is None:
+            return False
+        connection.begin(head, "GET", deadlines, begun)
+        return True
 
     async def close(self) -> None:
         """Closes every connection; what is in flight fails. Returns when all are closed."""
@@ -92,6 +112,12 @@ class UpstreamClient:
             await asyncio.wait(gone)
 
     # -- the pool
+
+    def _pool(self, endpoint: Endpoint, tls_name: str | None) -> _Pool:
+        pool = self._pools.get((endpoint, tls_name))
+        if pool is None:
+            pool = self._pools[endpoint, tls_name] = _Pool()
+        return pool
 
     def _take_idle(self, pool: _Pool) -> Connection | None:
         while pool:

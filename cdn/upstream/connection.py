@@ -16,6 +16,7 @@ from typing import cast
 
 from cdn.semantics.hop_by_hop import end_to_end
 from cdn.semantics.message import Response
+from cdn.upstream.begun import Begun
 from cdn.upstream.errors import (
     BodyCutShort,
     ClosedBeforeHead,
@@ -25,7 +26,14 @@ from cdn.upstream.errors import (
     RequestContentFailed,
     UpstreamError,
 )
-from cdn.upstream.exchange import Deadlines, Endpoint, UpstreamRequest
+from cdn.upstream.exchange import (
+    Deadlines,
+    Endpoint,
+    OnInterim,
+    UpstreamRequest,
+    UpstreamResponse,
+)
+from cdn.upstream.heads import read_plain_head
 from cdn.upstream.http1 import (
     END_OF_HEAD,
     ChunkedContent,
@@ -38,9 +46,17 @@ from cdn.upstream.http1 import (
     may_persist,
     parse_head,
 )
-from cdn.upstream.response import PAUSE_AT, StreamedResponse
+from cdn.upstream.response import PAUSE_AT, StreamedResponse, WholeResponse
 
 _MAX_INTERIM = 32
+
+HELD = 64 * 1024
+"""Bytes of content, as its head says, up to which one who waits for no head is told of all at
+once."""
+
+HELD_FOR = 0.05
+"""Seconds for which that is put off: most content that follows its head in a write of its own is
+here sooner, and what trickles is not to be kept from anybody."""
 
 
 @dataclass(slots=True)
@@ -81,10 +97,12 @@ class Connection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
         # The exchange under way.
-        self._request: UpstreamRequest | None = None
+        self._method = ""
+        self._on_interim: OnInterim | None = None
         self._idle_seconds = 0.0
-        self._head: asyncio.Future[StreamedResponse] | None = None
+        self._head: asyncio.Future[UpstreamResponse] | Begun | None = None
         self._partial = b""
+        self._held = 0
         self._interim = 0
         self._response: StreamedResponse | None = None
         self._persist = True
@@ -99,18 +117,12 @@ class Connection(asyncio.Protocol):
 
     async def exchange(
         self, head: bytes, request: UpstreamRequest, deadlines: Deadlines
-    ) -> StreamedResponse:
+    ) -> UpstreamResponse:
         """Sends `head` (already encoded) and the content; returns once the final head has come."""
-        self.answer_begun = False
         if not self.usable():  # closed between connecting and now
             raise ClosedBeforeHead(self.name, "closed before it was asked")
-        self._request = request
-        self._idle_seconds = deadlines.idle
-        self._interim = 0
-        waiter: asyncio.Future[StreamedResponse] = self.loop.create_future()
-        self._head = waiter
-        self._counters.requests += 1
-        self._write(head)
+        waiter: asyncio.Future[UpstreamResponse] = self.loop.create_future()
+        self._ask(head, request.head.method, request.on_interim, deadlines, waiter)
         sender = None
         if request.content is None:
             self.watch(deadlines.first_byte)
@@ -133,6 +145,33 @@ class Connection(asyncio.Protocol):
             elif waiter.exception() is None:
                 waiter.result().abort()
             raise
+
+    def begin(self, head: bytes, method: str, deadlines: Deadlines, begun: Begun) -> None:
+        """Sends `head`, which is all of a request without content; `begun` is told what comes of
+        it. The connection is usable."""
+        begun.connection = self
+        self._ask(head, method, begun.interim, deadlines, begun)
+        self.watch(deadlines.first_byte)
+
+    def _ask(
+        self,
+        head: bytes,
+        method: str,
+        on_interim: OnInterim | None,
+        deadlines: Deadlines,
+        waiter: asyncio.Future[UpstreamResponse] | Begun,
+    ) -> None:
+        self.answer_begun = False
+        self._method = method
+        self._on_interim = on_interim
+        self._idle_seconds = deadlines.idle
+        self._interim = 0
+        self._partial, self._held = b"", 0
+        self._head = waiter
+        counters = self._counters
+        counters.requests += 1
+        counters.bytes_out += len(head)
+        self._transport.write(head)
 
     def usable(self) -> bool:
         return not self._closing and not self._transport.is_closing()
@@ -175,6 +214,8 @@ class Connection(asyncio.Protocol):
         if deadline > self.loop.time():
             if deadline != math.inf:
                 self._arm(deadline)
+        elif self._held:
+            self._release()
         elif self._response is not None:
             detail = f"no content for {self._idle_seconds:g} s"
             self._fail(IdleTimeout(self.name, detail))
@@ -194,7 +235,7 @@ class Connection(asyncio.Protocol):
         content: AsyncIterator[bytes],
         length: int | None,
         deadlines: Deadlines,
-        waiter: asyncio.Future[StreamedResponse],
+        waiter: asyncio.Future[UpstreamResponse],
     ) -> None:
         try:
             async for data in frame_content(content, length):
@@ -257,10 +298,16 @@ class Connection(asyncio.Protocol):
             else:
                 self._fail(BodyCutShort(self.name, str(error)))
 
-    def _head_received(self, waiter: asyncio.Future[StreamedResponse], data: bytes) -> None:
+    def _head_received(self, waiter: asyncio.Future[UpstreamResponse] | Begun, data: bytes) -> None:
         if self._partial:
             data = self._partial + data
             self._partial = b""
+        if self._held > len(data):
+            self._partial = data
+            return
+        if self._method == "GET" and not self._sending and self._came_whole(waiter, data):
+            return
+        self._held = 0
         while True:
             end = data.find(END_OF_HEAD)
             if end < 0:
@@ -276,21 +323,57 @@ class Connection(asyncio.Protocol):
                 return
         self._begin_response(waiter, head, data)
 
+    def _came_whole(self, waiter: asyncio.Future[UpstreamResponse] | Begun, data: bytes) -> bool:
+        """Takes what is one ordinary answer, with nothing missing and nothing over; or holds what
+        will soon be one."""
+        end = data.find(END_OF_HEAD)
+        plain = None if end < 0 else read_plain_head(data, end)
+        if plain is None or not plain.length:
+            return False
+        size = end + 4 + plain.length
+        if len(data) != size:
+            return not self._held and len(data) < size and self._hold(waiter, data, size)
+        self._held = 0
+        self._head = self._on_interim = None
+        self.unwatch()
+        if self.usable():
+            self._on_idle(self)
+        waiter.set_result(WholeResponse(plain, data[end + 4 :], self.name))
+        return True
+
+    def _hold(
+        self, waiter: asyncio.Future[UpstreamResponse] | Begun, data: bytes, size: int
+    ) -> bool:
+        if not isinstance(waiter, Begun) or waiter.taken or size > HELD:
+            return False
+        self._partial, self._held = data, size
+        self.watch(HELD_FOR)
+        return True
+
+    def _release(self) -> None:
+        """What was held goes on as what it is, a head and some of its content."""
+        waiter, data = self._head, self._partial
+        self._partial, self._held = b"", 0
+        assert waiter is not None
+        end = data.index(END_OF_HEAD)
+        self._begin_response(waiter, parse_head(data, end), data[end + 4 :])
+
     def _interim_received(self, head: ResponseHead) -> None:
-        assert self._request is not None
         self._interim += 1
         if head.status == 101:
             raise Malformed("101 without having been asked to switch")  # RFC 9110 §15.2.2
         if self._interim > _MAX_INTERIM:
             raise Malformed(f"more than {_MAX_INTERIM} interim responses")
-        if head.status != 100 and self._request.on_interim is not None:
-            self._request.on_interim(Response(head.status, end_to_end(head.fields), head.reason))
+        if head.status != 100 and self._on_interim is not None:
+            self._on_interim(Response(head.status, end_to_end(head.fields), head.reason))
 
     def _begin_response(
-        self, waiter: asyncio.Future[StreamedResponse], head: ResponseHead, data: bytes
+        self,
+        waiter: asyncio.Future[UpstreamResponse] | Begun,
+        head: ResponseHead,
+        data: bytes,
     ) -> None:
-        assert self._request is not None
-        framing, length = content_framing(self._request.head.method, head)
+        framing, length = content_framing(self._method, head)
         self._persist = may_persist(head) and framing is not Framing.UNTIL_CLOSE
         self._left = length if framing is Framing.LENGTH else None
         self._chunked = ChunkedContent() if framing is Framing.CHUNKED else None
@@ -301,7 +384,7 @@ class Connection(asyncio.Protocol):
             self,
             self._idle_seconds,
         )
-        self._head = self._request = None
+        self._head = self._on_interim = None
         self._response = response
         waiter.set_result(response)
         if framing is Framing.NONE or self._left == 0:
@@ -349,6 +432,8 @@ class Connection(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
         self.resume_writing()
+        if self._held and self._head is not None:
+            self._release()
         waiter, response = self._head, self._response
         self._head = self._response = None
         how = f"closed ({exc})" if exc is not None else "closed"

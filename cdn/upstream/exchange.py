@@ -7,7 +7,7 @@ router does, to go on at another shield when one dies) offers the same protocol 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from cdn.semantics.message import Request, Response
 from cdn.semantics.value import value
@@ -16,8 +16,7 @@ OnInterim = Callable[[Response], None]
 """Called with each 1xx head (but 100 and 101) before the final one."""
 
 
-@value(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(NamedTuple):
     """One peer to connect to. `host` is a name or an address without brackets."""
 
     scheme: str

@@ -63,9 +63,7 @@ def encode_head(request: UpstreamRequest) -> bytes:
     """
     head = request.head
     start = f"{head.method} {head.target} HTTP/1.1\r\n"
-    fields = head.fields.encoded
-    if fields is None:
-        fields = head.fields.encoded = _encode_fields(head)
+    fields = encode_fields(head)
     framing = ""
     if request.content is not None and request.content_length is None:
         framing = "Transfer-Encoding: chunked\r\n"
@@ -79,6 +77,14 @@ def encode_head(request: UpstreamRequest) -> bytes:
     if start.count(" ") != 2 or not _breaks(start, 1):
         raise _unsendable(head)
     return f"{start}{fields}{framing}\r\n".encode("latin-1")
+
+
+def encode_fields(head: Request) -> str:
+    """Its end-to-end lines as they go on the wire. Raises ValueError as `encode_head` does."""
+    text = head.fields.encoded
+    if text is None:
+        text = head.fields.encoded = _encode_fields(head)
+    return text
 
 
 def _encode_fields(head: Request) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from cdn.semantics.message import Response
 from cdn.upstream.errors import BodyCutShort, UpstreamError
+from cdn.upstream.heads import PlainHead
 
 if TYPE_CHECKING:
     from cdn.upstream.connection import Connection
@@ -22,6 +23,25 @@ PAUSE_AT = 65_536
 top, which keeps a response's buffer near 256 KiB."""
 
 _COALESCE = 65_536
+
+
+class WholeResponse:
+    """An `UpstreamResponse` whose content has come with its head. `relayed` are the head's lines
+    as they are written on (`PlainHead`)."""
+
+    __slots__ = ("content", "head", "length", "relayed", "source")
+
+    def __init__(self, plain: PlainHead, content: bytes, source: str) -> None:
+        self.head, self.relayed, self.length = plain
+        self.content = content
+        self.source = source
+
+    async def read(self) -> bytes:
+        content, self.content = self.content, b""
+        return content
+
+    def abort(self) -> None:
+        self.content = b""
 
 
 class StreamedResponse:

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+from cdn.semantics.message import Request
+from cdn.upstream.begun import Begun
 from cdn.upstream.errors import UpstreamError
 from cdn.upstream.exchange import Deadlines, Endpoint, UpstreamRequest, UpstreamResponse
 from cdn.upstream.health import HealthTracker
@@ -29,13 +31,70 @@ class Router(Protocol):
         ...
 
 
+class Upward:
+    """What a request's field block is upstream: `lines` as they go on the wire, up to what is said
+    of its viewer, and what follows that."""
+
+    __slots__ = ("host", "lines", "rest")
+
+    def __init__(self, lines: str, rest: str = "", host: str | None = None) -> None:
+        self.lines = lines.encode("latin-1")
+        self.rest = rest.encode("latin-1") + b"\r\n"
+        self.host = host
+
+
+@runtime_checkable
+class PromptRouter(Router, Protocol):
+    """A router that can ask at once, where a kept connection is at hand."""
+
+    def upward(self, head: Request) -> Upward:
+        """What a GET with the fields of `head` brings up."""
+        ...
+
+    def begin(
+        self, primary_key: bytes, target: bytes, upward: Upward, client: str, begun: Begun
+    ) -> bool:
+        """Sends it on its way. False: nothing was done, it takes a `fetch`."""
+        ...
+
+    def completed(self, begun: Begun) -> None:
+        """The whole response has come, to nobody who took it over."""
+        ...
+
+    def given_up(self, begun: Begun) -> None:
+        """Nobody will take it over."""
+        ...
+
+    async def fetch(
+        self, primary_key: bytes, request: UpstreamRequest, begun: Begun | None = None
+    ) -> UpstreamResponse:
+        """As `Router.fetch`, where `begun` is what `begin` has begun of `request`."""
+        ...
+
+
 class Fetcher(Protocol):
     """What a router needs of the client beneath it."""
 
+    def begin(
+        self,
+        endpoint: Endpoint,
+        head: bytes,
+        tls_name: str | None,
+        deadlines: Deadlines,
+        begun: Begun,
+    ) -> bool:
+        """Sends `head`, a GET without content, where that can be done at once."""
+        ...
+
     async def fetch(
-        self, endpoint: Endpoint, request: UpstreamRequest, deadlines: Deadlines
+        self,
+        endpoint: Endpoint,
+        request: UpstreamRequest,
+        deadlines: Deadlines,
+        begun: Begun | None = None,
     ) -> UpstreamResponse:
-        """The response head of one try at one endpoint. Raises UpstreamError."""
+        """The response head of one try at one endpoint, of the one `begun` if there is one. Raises
+        UpstreamError."""
         ...
 
 
@@ -74,13 +133,31 @@ class Tries:
         self._fetcher = fetcher
         self._deadlines = deadlines
 
-    async def ask(
-        self, name: str, endpoint: Endpoint, request: UpstreamRequest
-    ) -> UpstreamResponse:
-        """One try at the node `name`. Raises UpstreamError."""
+    def begin(
+        self, name: str, endpoint: Endpoint, head: bytes, tls_name: str | None, begun: Begun
+    ) -> bool:
+        """One try at the node `name`, where that can be done at once."""
+        if not self._fetcher.begin(endpoint, head, tls_name, self._deadlines, begun):
+            return False
         self.health.asking(name)
+        begun.name = name
+        self.counters.requests += 1
+        return True
+
+    async def ask(
+        self,
+        name: str,
+        endpoint: Endpoint,
+        request: UpstreamRequest,
+        begun: Begun | None = None,
+    ) -> UpstreamResponse:
+        """One try at the node `name`, or what comes of the one `begun`. Raises UpstreamError."""
         try:
-            response = await self._fetcher.fetch(endpoint, request, self._deadlines)
+            if begun is None:
+                self.health.asking(name)
+                response = await self._fetcher.fetch(endpoint, request, self._deadlines)
+            else:
+                response = await self._fetcher.fetch(endpoint, request, self._deadlines, begun)
         except UpstreamError as error:
             if error.node_failed:
                 self.failed(name)

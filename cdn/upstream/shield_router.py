@@ -17,11 +17,21 @@ from ipaddress import ip_address
 
 from cdn.hashing.ring import HashRing, overloaded
 from cdn.semantics.message import FieldLine, Fields, Request, Response
+from cdn.upstream.begun import Begun
 from cdn.upstream.errors import NoUpstreamLeft, UpstreamError
 from cdn.upstream.exchange import Deadlines, Endpoint, UpstreamRequest, UpstreamResponse
 from cdn.upstream.health import HealthTracker
+from cdn.upstream.http1 import encode_fields
 from cdn.upstream.resume import Remainder, ResumingResponse
-from cdn.upstream.router import Fetcher, Router, RouterCounters, Tries, may_retry, repeatable
+from cdn.upstream.router import (
+    Fetcher,
+    Router,
+    RouterCounters,
+    Tries,
+    Upward,
+    may_retry,
+    repeatable,
+)
 
 SHIELD_DEADLINES = Deadlines(connect=3.0, first_byte=40.0, idle=30.0)
 """The first byte may take longer than all tries of the shield together: a slow origin is not taken
@@ -71,12 +81,45 @@ class ShieldRouter:
     def counters(self) -> RouterCounters:
         return self._tries.counters
 
-    async def fetch(self, primary_key: bytes, request: UpstreamRequest) -> UpstreamResponse:
+    def upward(self, head: Request) -> Upward:
+        """See `PromptRouter.upward`."""
+        fields = head.fields.without(self._own_names).adding(*self._fields)
+        _, _, rest = forwarded(head, None).partition(";")
+        lines = encode_fields(head.with_fields(fields))
+        return Upward(f"{lines}Forwarded: for=", f";{rest}\r\n")
+
+    def begin(
+        self, primary_key: bytes, target: bytes, upward: Upward, client: str, begun: Begun
+    ) -> bool:
+        """See `PromptRouter.begin`."""
+        name = self._next(primary_key)
+        if name is None:
+            return False
+        asker = _client(client).encode("latin-1")
+        head = b"GET %b HTTP/1.1\r\n%b%b%b" % (target, upward.lines, asker, upward.rest)
+        if not self._tries.begin(name, self._shields[name], head, None, begun):
+            return False
+        self.in_flight[name] += 1
+        return True
+
+    def completed(self, begun: Begun) -> None:
+        """See `PromptRouter.completed`."""
+        self._tries.health.succeeded(begun.name)
+        self.in_flight[begun.name] -= 1
+
+    def given_up(self, begun: Begun) -> None:
+        """See `PromptRouter.given_up`."""
+        self.in_flight[begun.name] -= 1
+
+    async def fetch(
+        self, primary_key: bytes, request: UpstreamRequest, begun: Begun | None = None
+    ) -> UpstreamResponse:
         """Raises the last try's UpstreamError, NoUpstreamLeft where every shield is out."""
-        self.counters.requests += 1
+        if begun is None:
+            self.counters.requests += 1
         upward = self._introduced(request)
         try:
-            answer = await self._ask_along_ring(primary_key, upward)
+            answer = await self._ask_along_ring(primary_key, upward, begun)
         except UpstreamError as error:
             lost = isinstance(error, NoUpstreamLeft) or may_retry(request, error)
             if self._fallback is None or not lost:
@@ -86,13 +129,13 @@ class ShieldRouter:
         return self._resuming(primary_key, upward, answer)
 
     async def _ask_along_ring(
-        self, primary_key: bytes, request: UpstreamRequest
+        self, primary_key: bytes, request: UpstreamRequest, begun: Begun | None
     ) -> UpstreamResponse:
-        first = self._next(primary_key)
+        first = self._next(primary_key) if begun is None else begun.name
         if first is None:
             raise NoUpstreamLeft(", ".join(self._shields), "every shield is out of service")
         try:
-            answer = await self._ask(first, request)
+            answer = await self._ask(first, request, begun)
         except UpstreamError as error:
             if not may_retry(request, error):
                 raise
@@ -134,10 +177,13 @@ class ShieldRouter:
         refusal.abort()
         return answer
 
-    async def _ask(self, name: str, request: UpstreamRequest) -> UpstreamResponse:
-        self.in_flight[name] += 1
+    async def _ask(
+        self, name: str, request: UpstreamRequest, begun: Begun | None = None
+    ) -> UpstreamResponse:
+        if begun is None:
+            self.in_flight[name] += 1
         try:
-            response = await self._tries.ask(name, self._shields[name], request)
+            response = await self._tries.ask(name, self._shields[name], request, begun)
         except BaseException:
             self.in_flight[name] -= 1
             raise
@@ -150,6 +196,9 @@ class ShieldRouter:
         """The shield to ask, None where all (but `past`) are out. When all are overloaded none
         is: there is nobody to relieve the owner."""
         health = self._tries.health
+        if len(self._shields) == 1:
+            (only,) = self._shields
+            return only if only != past and health.usable(only) else None
         usable = [
             name for name in self._ring.owners(primary_key) if name != past and health.usable(name)
         ]

@@ -22,7 +22,7 @@ from typing import Protocol
 
 from cdn.gateway.exchange import Answer
 from cdn.gateway.hot import Repeatable, Repeats, Standing
-from cdn.observe.hits import Hit, Served
+from cdn.observe.hits import Hit, Said, Served
 from cdn.semantics.delivery import shown_age, shown_ttl
 from cdn.semantics.freshness import current_age
 from cdn.semantics.message import Request
@@ -397,6 +397,7 @@ class FastPath:
         self._loop = asyncio.get_running_loop()
         self._hits: list[Hit] = []
         self._used: list[Served] = []
+        self._misses: list[Served] = []
 
     def answer(
         self, head: bytes, end: int, block: FieldBlock, scheme: str, peer: str, send: Send
@@ -440,10 +441,20 @@ class FastPath:
             self._note(served)
         return True
 
+    def note(self, served: Served, said: Said, client: str, ended: float, seconds: float) -> None:
+        """Takes the record of an answer that was given by another short way."""
+        self._hits.append((served, said, client, ended, seconds, ""))
+        self._misses.append(served)
+        served.uses = 1
+        self._settle_soon()
+
     def _note(self, served: Served) -> None:
         """A record of an answer that has none yet, or the last of a batch, was appended."""
         if served.uses == 1:
             self._used.append(served)
+        self._settle_soon()
+
+    def _settle_soon(self) -> None:
         if len(self._hits) == 1:
             self._loop.call_later(PAUSE, self.settle)
         elif len(self._hits) >= BATCH:
@@ -451,12 +462,12 @@ class FastPath:
 
     def settle(self) -> None:
         """Counts, logs and tells the store what has not been yet."""
-        hits, used = self._hits, self._used
+        hits, used, misses = self._hits, self._used, self._misses
         if not hits:
             return
-        self._hits, self._used = [], []
-        self.answers += len(hits)
-        self._on_hits(hits, used)
+        self._hits, self._used, self._misses = [], [], []
+        self.answers += len(hits) - len(misses)
+        self._on_hits(hits, [*used, *misses] if misses else used)
         for served in used:
             assert isinstance(served.of, Repeatable)
             self.hot.touch(served.of, served.uses)

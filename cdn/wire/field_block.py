@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from cdn.gateway.hot import Standing
+from cdn.gateway.plain import Form
 from cdn.observe.hits import Said
 from cdn.semantics.cache_control import NOTHING_SAID, parse_cache_control
 from cdn.semantics.hop_by_hop import HOP_BY_HOP
@@ -127,13 +128,14 @@ class FieldBlock:
     `narrowing`, which compares as text, and what Vary nominates, tells its answers from another's;
     `part` is the one range, first and last byte (None: to the end), that `narrowing` does not tell.
     `claims`: it says for whom it asks; `standing` is how that was taken last. `lines` gives its
-    lines, when they are asked for.
+    lines, when they are asked for; `forms` are what a miss with it is, by scheme.
     """
 
     __slots__ = (
         "_fields",
         "_lines",
         "claims",
+        "forms",
         "narrowing",
         "origins",
         "part",
@@ -155,6 +157,7 @@ class FieldBlock:
         self._fields: Fields | None = None
         self.standing: Standing | None = None
         self.claims: bool = False
+        self.forms: dict[str, Form] = {}
         if like is None:
             self.narrowing, self.part, self.repeatable = "", _NO_PART, True
         else:

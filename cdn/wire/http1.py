@@ -20,14 +20,17 @@ from collections.abc import Callable, Sequence
 from typing import cast
 
 from cdn.gateway.exchange import Answer, ContentCutShort, Outcome
-from cdn.semantics.message import Fields, Response
+from cdn.gateway.plain import PlainMiss
+from cdn.observe.hits import Served
+from cdn.semantics.message import Fields, Request, Response
+from cdn.semantics.reuse import Fwd
 from cdn.wire.errors import RequestError
-from cdn.wire.field_block import FieldBlock, read_head
+from cdn.wire.field_block import LONGEST_REQUEST_LINE, REQUEST_LINE, FieldBlock, read_head
 from cdn.wire.request_content import RequestContent
 from cdn.wire.request_head import RequestHead, check_partial, parse_head
-from cdn.wire.response_head import Framing, choose_framing, encode_head
+from cdn.wire.response_head import Framing, choose_framing, encode_head, encode_interim
 from cdn.wire.rim import Rim
-from cdn.wire.turn import Turn
+from cdn.wire.turn import PlainTurn, Turn
 
 JOINED = 64 * 1024
 """Ready content up to this many bytes leaves in one write with its head."""
@@ -174,7 +177,7 @@ class Http1Connection(asyncio.Protocol):
             block = memory.block(fields)
         if block is None:
             return False
-        if not self._answer_again(block, data, end):
+        if not self._answer_again(block, data, end) and not self._ask_plainly(block, data, end):
             self._buffer = data
             self._start = self._scanned = len(data)
             try:
@@ -255,6 +258,77 @@ class Http1Connection(asyncio.Protocol):
             transport.writelines((head, rest))
         else:
             transport.write(head)
+
+    # -- plain misses (`gateway.plain.Asker`) ------------------------------------------------
+
+    def _ask_plainly(self, block: FieldBlock, head: bytes, end: int) -> bool:
+        """Sends a request, whose line ends at `end`, upstream at once; False if it takes more."""
+        misses = self.rim.misses
+        if misses is None or not block.repeatable or block.narrowing or block.part or block.claims:
+            return False
+        line = REQUEST_LINE.fullmatch(head, 0, end) if end <= LONGEST_REQUEST_LINE else None
+        if line is None or line[1] != b"GET":
+            return False
+        scheme = self.rim.scheme
+        form = block.forms.get(scheme)
+        if form is None or form.services is not misses.gateway.services:
+            request = Request("GET", scheme, block.origins.authorities[scheme], "/", block.fields)
+            form = block.forms[scheme] = misses.form(request)
+        miss = misses.begin(self, form, line[2], self.client)
+        if miss is None:
+            return False
+        self._turn = PlainTurn(block, miss)
+        return True
+
+    @property
+    def draining(self) -> bool:
+        """See `Asker.draining`."""
+        return self.rim.draining
+
+    def answered(self, miss: PlainMiss, lines: bytes, content: bytes, cache_status: str) -> None:
+        """See `Asker.answered`."""
+        turn, self._turn = self._turn, None
+        assert turn is not None
+        assert turn.block is not None
+        rim, size = self.rim, len(content)
+        self._send(b"HTTP/1.1 200 OK\r\n%bContent-Length: %d\r\n\r\n" % (lines, size), content)
+        self._quiet_since = self.loop.time()
+        like, target = miss.form.request, miss.target.decode("ascii")
+        served = Served(
+            "GET", like.scheme, like.authority, target, 200, size, cache_status,
+            miss.form.service.name, None, Fwd.URI_MISS, miss.name,
+        )  # fmt: skip
+        ended = rim.clock()
+        assert rim.fast is not None
+        rim.fast.note(served, turn.block.said, self.client, ended, max(0.0, ended - miss.arrived))
+        if self._start < len(self._buffer):
+            self._serve()
+
+    def takes_longer(self, miss: PlainMiss) -> None:
+        """See `Asker.takes_longer`."""
+        turn = self._turn
+        assert isinstance(turn, PlainTurn)
+        self.rim.counters.requests += 1
+        turn.become(self._transport.write)
+        turn.asked = miss.seated(turn.exchange)
+        turn.task = self.loop.create_task(self._respond(turn))
+
+    def broke(self, miss: PlainMiss, error: Exception) -> None:
+        """See `Asker.broke`."""
+        turn = self._turn
+        assert isinstance(turn, PlainTurn)
+        self.rim.counters.requests += 1
+        turn.become(self._transport.write)
+        self._report_bug(turn, error)
+        turn.answer = self.rim.errors.internal()
+        self._send_at_once(turn, turn.answer)
+        self._serve()
+
+    def interim(self, head: Response) -> None:
+        """See `Asker.interim`."""
+        self._transport.write(encode_interim(head))
+
+    # -- all others --------------------------------------------------------------------------
 
     def _begin(self, head: RequestHead, block: FieldBlock | None = None) -> None:
         self.rim.counters.requests += 1
@@ -398,7 +472,9 @@ class Http1Connection(asyncio.Protocol):
         """The Task of an answer that is not at hand, or not small."""
         complete = False
         try:
-            if turn.answer is None:
+            if turn.miss is not None and turn.asked is not None:
+                turn.answer = await turn.miss.answer(turn.asked)
+            elif turn.answer is None:
                 turn.answer = await self.rim.handler.answer(turn.exchange)
             if self._send_at_once(turn, turn.answer):
                 self._serve()
@@ -490,8 +566,13 @@ class Http1Connection(asyncio.Protocol):
         if turn is not None:
             if turn.content is not None and not turn.content.complete:
                 turn.content.fail("the client closed its connection before the content's end")
+            if turn.miss is not None:
+                turn.miss.leave()
             if turn.task is not None:
                 turn.task.cancel()
+            elif isinstance(turn, PlainTurn):
+                self.rim.counters.requests += 1
+                turn.become(self._transport.write)
             self._end(turn, False)
         self._closing = True
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from cdn.gateway.exchange import Exchange, Handler, Outcome
+from cdn.gateway.plain import PlainMisses
 from cdn.semantics.message import Response
 from cdn.wire.errors import ErrorAnswers
 from cdn.wire.fastpath import FastPath
@@ -58,7 +59,7 @@ class Connection(Protocol):
 class Rim:
     """`clock` gives the wall time of arrival in seconds; `report` is told of bugs;
     `emptied` is set whenever the last connection is gone. Without `memory` every head is read
-    afresh, without `fast` every request is the handler's."""
+    afresh, without `fast` every request is the handler's; `misses` needs both."""
 
     handler: Handler
     errors: ErrorAnswers
@@ -72,4 +73,5 @@ class Rim:
     draining: bool = False
     memory: FieldMemory | None = None
     fast: FastPath | None = None
+    misses: PlainMisses | None = None
     emptied: asyncio.Event = field(default_factory=asyncio.Event)

@@ -14,6 +14,7 @@ from dataclasses import replace
 from functools import partial
 
 from cdn.gateway.exchange import Handler
+from cdn.gateway.plain import PlainMisses
 from cdn.wire.errors import ErrorAnswers
 from cdn.wire.fastpath import FastPath
 from cdn.wire.field_block import FieldMemory
@@ -61,7 +62,7 @@ class Http1Server:
 
     `name` is the node's (a token, for Proxy-Status); `clock` the wall time in seconds; `date` an
     IMF-fixdate for the rim's own answers; `tls` is needed where some listeners speak it. With
-    `fast` hot answers are given again without the handler.
+    `fast` hot answers are given again without the handler, and plain misses go up by `misses`.
     """
 
     def __init__(
@@ -76,11 +77,13 @@ class Http1Server:
         deadlines: Deadlines = Deadlines(),  # noqa: B008  # immutable
         report: Callable[[str], None] = lambda _: None,
         fast: FastPath | None = None,
+        misses: PlainMisses | None = None,
     ) -> None:
         errors = ErrorAnswers(name, date)
         self._rim = Rim(handler, errors, "http", clock, on_finished, deadlines, report)
         if fast is not None:
             self._rim.fast, self._rim.memory = fast, FieldMemory()
+            self._rim.misses = misses
         self._fast = fast
         self._tls_rim = replace(self._rim, scheme="https")
         self._tls = tls
@@ -178,7 +181,7 @@ class Http1Server:
         self.stop_accepting()
         for each in (self._rim, self._tls_rim):
             each.draining = True
-            each.fast = None  # it closes no connection
+            each.fast = each.misses = None  # they close no connection
         self.settle()
         rim = self._rim  # both have the same connections
         if not rim.connections:

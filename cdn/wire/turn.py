@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from cdn.gateway.asked import Asked
 from cdn.gateway.exchange import Answer, Exchange
+from cdn.gateway.plain import PlainMiss
 from cdn.semantics.message import Response
 from cdn.wire.field_block import FieldBlock
 from cdn.wire.request_content import RequestContent
@@ -30,10 +32,12 @@ class InterimSender:
 
 class Turn:
     """`arrived` is wall time; `framing` is set once the final head is decided; `sent` counts bytes
-    of the answer's content. `block` are the fields of a plain request."""
+    of the answer's content. `block` are the fields of a plain request, `miss` is what it began as;
+    `asked` is set where that goes on."""
 
     __slots__ = (
         "answer",
+        "asked",
         "block",
         "close",
         "content",
@@ -42,6 +46,7 @@ class Turn:
         "framing",
         "interim",
         "keep_alive",
+        "miss",
         "sent",
         "task",
     )
@@ -64,8 +69,30 @@ class Turn:
         self.close = False
         self.sent = 0
         self.task: asyncio.Task[None] | None = None
+        self.asked: Asked | None = None
+        self.miss: PlainMiss | None = None
         request = head.request
         self.interim = InterimSender(write, request.version[1])
         self.exchange = Exchange(
             request, client, arrived, content, head.content_length, self.interim
         )
+
+
+class PlainTurn(Turn):
+    """One that is a plain miss: `become` makes it as any other."""
+
+    __slots__ = ()
+
+    def __init__(self, block: FieldBlock, miss: PlainMiss) -> None:
+        self.content = None
+        self.block = block
+        self.task = None
+        self.miss = miss
+
+    def become(self, write: Callable[[bytes], None]) -> None:
+        """From here on by the general path."""
+        miss = self.miss
+        assert miss is not None
+        head = RequestHead(miss.request, None, False, True, False)
+        super().__init__(head, None, miss.client, miss.arrived, write, self.block)
+        self.miss = miss

@@ -112,6 +112,32 @@ def test_a_response_replaces_what_its_key_and_variant_named():
     assert store.counters.evictions == 0
 
 
+def test_what_is_put_at_once_costs_what_a_writer_takes_for_it():
+    store = _of_size(3)
+    response = _response().with_length(4)
+    assert store.put(response, b"once")
+    assert store.counters.bytes == _cost(_response(), b"once")
+    (stored,) = store.lookup(b"http://example.com/a")
+    assert (_content(stored), stored.response) == (b"once", response)
+    for name in "bcd":
+        assert store.put(_response(name).with_length(4), b"more")
+    assert store.counters.evictions >= 1
+    assert store.counters.bytes <= store.capacity
+
+
+def test_what_something_stands_in_the_way_of_is_not_put():
+    store = _of_size(3)
+    response = _response().with_length(4)
+    writer = store.open_writer(response)
+    before = store.counters.bytes
+    assert not store.put(response, b"once")  # it is on its way
+    writer.write(0, b"kept")
+    writer.commit(response)
+    assert not store.put(_response(variant=(("a", "b"),)).with_length(4), b"once")
+    assert not store.put(_response("b").with_length(9 * before), bytes(9 * before))
+    assert (store.counters.objects, store.counters.refused) == (1, 0)
+
+
 def test_what_a_reader_holds_stays_readable():
     store = MemoryStore(1 << 20)
     _store(store, _response(), b"content")

@@ -65,6 +65,19 @@ IN_PARTS = CONTENT[SLICE - 3 : SLICE + 3] + CONTENT[:2] + CONTENT[3 * SLICE :]
 # --- finding and reading ------------------------------------------------------------------------
 
 
+async def test_what_is_put_at_once_is_as_what_a_writer_brought(store):
+    changed = []
+    store.on_change = changed.append
+    head = response("b", length=9)
+    assert store.put(head, b"123456789")
+    assert key_of("b") in changed
+    stored = await _only(store, "b")
+    assert stored.response == head
+    assert await read_all(stored.open([ByteRange(2, 9)])) == b"3456789"
+    put(store, response("a"), CONTENT)
+    assert (await _only(store, "b")).response == head
+
+
 async def test_what_was_committed_is_found_and_read_both_ways(store):
     assert put(store, response("a"), CONTENT)
     stored = await _only(store)

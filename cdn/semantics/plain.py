@@ -1,0 +1,107 @@
+"""The common case of storing (RFC 9111 §3), in one look: a 200 to a plain GET, fresh and for all.
+
+Strategy: nothing new is decided here. Whatever `may_store`, `make_stored_response` and `decide`
+might say anything else of than "stored, a hit for anyone" is left to them; of the rest this gives
+the same value for a fraction of the steps (tests/semantics/test_plain.py holds the two together).
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from cdn.semantics.cache_control import REMEMBERED, CacheControl, parse_cache_control
+from cdn.semantics.freshness import current_age, freshness_lifetime
+from cdn.semantics.http_date import parse_http_date, year_of
+from cdn.semantics.message import Fields, Response
+from cdn.semantics.policy import CachePolicy
+from cdn.semantics.stored_response import (
+    StoredResponse,
+    Validator,
+    corrected_initial_age,
+    explicit_lifetime,
+)
+from cdn.semantics.storing import NEVER_STORED_FIELDS
+from cdn.semantics.vary import Variant, nominated_fields, variant_key
+
+_UNUSUAL = frozenset(
+    {
+        "cache-groups",
+        "cdn-cache-control",
+        "content-range",
+        "no-vary-search",
+        "set-cookie",
+        "surrogate-control",
+    }
+)
+"""Fields of a response with which it takes all the rules."""
+
+
+def stored_plainly(
+    *,
+    primary_key: bytes,
+    request: Fields,
+    head: Response,
+    request_time: float,
+    response_time: float,
+    length: int,
+    stamp: int,
+    policy: CachePolicy,
+) -> StoredResponse | None:
+    """What is stored of a 200 to a GET whose fields are `request`: no Authorization, no directives,
+    no conditions and no Range among them. None where all the rules must be asked."""
+    index = head.fields.by_name()
+    if not _UNUSUAL.isdisjoint(index):
+        return None
+    directives = _usual(index.get("cache-control") or "")
+    written = index.get("date")
+    if directives is None or written is None:
+        return None
+    year = year_of(response_time)
+    date = parse_http_date(written, year)
+    if date is None:
+        return None
+    variant: Variant = ()
+    if "vary" in index:
+        nominated = nominated_fields(head.fields)
+        if nominated is None:
+            return None
+        variant = variant_key(nominated, request, policy.normalize_vary)
+    modified = index.get("last-modified")
+    validator = Validator(
+        index.get("etag"), None if modified is None else parse_http_date(modified, year)
+    )
+    fields = head.fields
+    stored = StoredResponse(
+        primary_key,
+        variant,
+        200,
+        head.reason,
+        fields.without(NEVER_STORED_FIELDS),
+        directives,
+        validator,
+        explicit_lifetime(fields, directives, False, date, response_time),
+        corrected_initial_age(fields, date, request_time, response_time),
+        date,
+        request_time,
+        response_time,
+        length,
+        None,
+        frozenset(),
+        stamp,
+        policy.slice_size,
+    )
+    # RFC 9111 §4.2: fresh is a lifetime greater than the age.
+    fresh = freshness_lifetime(stored, policy) > current_age(stored, response_time)
+    return stored if fresh else None
+
+
+def _usual(value: str) -> CacheControl | None:
+    """The directives, where they forbid nothing and ask for nothing at each use."""
+    return _remembered(value) if len(value) <= REMEMBERED else None
+
+
+@lru_cache(maxsize=1024)
+def _remembered(value: str) -> CacheControl | None:
+    told = parse_cache_control(value)
+    barred = told.no_store or told.private or told.no_cache or told.must_understand
+    return None if barred or told.no_cache_fields or told.private_fields else told

@@ -1,0 +1,109 @@
+"""Heads of ordinary answers, read line by line: an origin repeats its lines from answer to answer.
+
+Strategy: a line is judged by the expression of `http1` once and remembered with all that is asked
+of it. Read here is the 200 that keeps the connection and says how long its content is, without a
+name that comes twice; of anything else nothing is said, `http1.parse_head` reads it. What tells one
+representation from the next is not remembered, nor is a line of unusual length.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from cdn.semantics.delivery import OWN_FIELDS
+from cdn.semantics.hop_by_hop import HOP_BY_HOP
+from cdn.semantics.message import FieldLine, Fields, Response
+
+MOST_LINES = 4096
+LONGEST_LINE = 256
+"""Of those that are remembered, in bytes: some 4 MiB in all, Python's own included."""
+
+MAX_FIELDS = 256
+_LONGEST_HEAD = 16 * 1024
+_STATUS_LINE = b"HTTP/1.1 200 OK"
+_FIELD_LINE = re.compile(
+    rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]++)[ \t]*+:[ \t]*+([\t -~\x80-\xff]*+)", re.DOTALL
+)
+_OF_ONE = {
+    name: name.lower() for name in ("Content-Length", "ETag", "Etag", "Last-Modified", "etag")
+}
+"""Names, as they are usually spelled, of what tells one representation from the next."""
+
+_UNUSUAL = HOP_BY_HOP - {"connection", "content-length"}
+_MAX_LENGTH_DIGITS = 18
+
+
+class PlainHead(NamedTuple):
+    """`relayed` are its end-to-end lines as they are written on, but for those that every node
+    writes itself; `length` is its content's, in bytes."""
+
+    head: Response
+    relayed: bytes
+    length: int
+
+
+_Known = tuple[tuple[str, str], FieldLine | None, bytes]
+"""Lower-case name and value; the line, None where it belongs to this hop; how it is written on."""
+
+_lines: dict[bytes, _Known] = {}
+
+
+def read_plain_head(data: bytes, end: int) -> PlainHead | None:
+    """The head in `data[:end]`, `end` being where its empty line's CRLF CRLF begins; None where it
+    is for `parse_head` to read."""
+    if end > _LONGEST_HEAD or not data.startswith(_STATUS_LINE):
+        return None
+    texts = data[len(_STATUS_LINE) : end].split(b"\r\n")
+    if texts[0] or len(texts) > MAX_FIELDS:
+        return None  # more than the status line that is known
+    del texts[0]
+    remembered = _lines.get
+    try:
+        known = [remembered(text) or _line(text) for text in texts]
+    except _NotPlain:
+        return None
+    index = dict([one[0] for one in known])
+    length = index.pop("content-length", "")
+    if len(index) != len(known) - 1 or not (length.isascii() and length.isdigit()):
+        return None  # a name that comes twice, or no length
+    if "connection" in index and index.pop("connection").lower() != "keep-alive":
+        return None
+    if len(length) > _MAX_LENGTH_DIGITS:
+        return None
+    lines = [one[1] for one in known if one[1] is not None]
+    head = Response(200, Fields.indexed(lines, index), "OK")
+    return PlainHead(head, b"".join([one[2] for one in known]), int(length))
+
+
+class _NotPlain(Exception):
+    """A line is for `parse_head` to read, or to refuse."""
+
+
+def _line(text: bytes) -> _Known:
+    name, _, value = text.decode("latin-1").partition(": ")
+    lower = _OF_ONE.get(name)
+    if lower is not None and value.isascii() and value.isprintable() and value.strip() == value:
+        line = None if lower == "content-length" else (name, value)
+        return (lower, value), line, b"" if line is None else text + b"\r\n"
+    return _other_line(text)
+
+
+def _other_line(text: bytes) -> _Known:
+    match = _FIELD_LINE.fullmatch(text)
+    if match is None:
+        raise _NotPlain
+    name, value = match[1].decode("ascii"), match[2].decode("latin-1").rstrip(" \t")
+    lower = name.lower()
+    if lower in _UNUSUAL:
+        raise _NotPlain
+    line = None if lower in HOP_BY_HOP else (name, value)
+    written = (
+        b"" if line is None or lower in OWN_FIELDS else f"{name}: {value}\r\n".encode("latin-1")
+    )
+    known = ((lower, value), line, written)
+    if len(text) <= LONGEST_LINE:
+        if len(_lines) >= MOST_LINES:
+            _lines.clear()
+        _lines[text] = known
+    return known

@@ -1,0 +1,92 @@
+"""The common case in one look says what all the rules say, or nothing."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cdn.semantics.http_date import format_http_date
+from cdn.semantics.message import Fields, Request, Response
+from cdn.semantics.plain import stored_plainly
+from cdn.semantics.policy import CachePolicy
+from cdn.semantics.reuse import Hit, decide
+from cdn.semantics.stored_response import make_stored_response
+from cdn.semantics.storing import may_store, storable_fields
+from cdn.semantics.vary import nominated_fields, variant_key
+
+NOW = 1_767_225_600.0
+LINES = st.sampled_from(
+    [
+        ("Date", format_http_date(NOW)),
+        ("Date", format_http_date(NOW - 50)),
+        ("Date", format_http_date(NOW + 50)),
+        ("Date", "Thursday, 01-Jan-26 00:00:00 GMT"),
+        ("Date", "now"),
+        ("Age", "0"),
+        ("Age", "60"),
+        ("Age", "1, 2"),
+        ("Cache-Control", "max-age=60"),
+        ("Cache-Control", "s-maxage=0, max-age=60"),
+        ("Cache-Control", "no-cache, max-age=60"),
+        ("Cache-Control", 'no-cache="x-a", max-age=60'),
+        ("Cache-Control", "private"),
+        ("Cache-Control", "no-store"),
+        ("Cache-Control", "must-understand, no-store, max-age=60"),
+        ("Cache-Control", "public, must-revalidate, max-age=60, stale-if-error=5"),
+        ("Cache-Control", "max-age=60" + " " * 300),
+        ("Expires", format_http_date(NOW + 60)),
+        ("Expires", "0"),
+        ("Last-Modified", format_http_date(NOW - 9e5)),
+        ("Last-Modified", format_http_date(NOW + 9e5)),
+        ("ETag", 'W/"v1"'),
+        ("Vary", "Accept-Encoding"),
+        ("Vary", "*"),
+        ("Set-Cookie", "a=b"),
+        ("Proxy-Authenticate", "Basic"),
+        ("Content-Type", "text/plain"),
+        ("X-A", "1"),
+    ]
+)
+POLICIES = st.sampled_from([CachePolicy(), CachePolicy(heuristic_fraction=0, normalize_vary=False)])
+REQUEST = Request("GET", "http", "a", "/", Fields([("Accept-Encoding", "gzip, br;q=0.5")]))
+
+
+@given(
+    lines=st.lists(LINES, max_size=7, unique_by=lambda line: line[0]),
+    delay=st.sampled_from([-1.0, 0.0, 0.3, 30.0]),
+    policy=POLICIES,
+)
+def test_it_agrees_with_the_rules(lines, delay, policy):
+    head = Response(200, Fields(lines), "OK")
+    times = {"request_time": NOW - delay, "response_time": NOW}
+    plain = stored_plainly(
+        primary_key=b"http://a/", request=REQUEST.fields, head=head, length=9, stamp=3,
+        policy=policy, **times,
+    )  # fmt: skip
+    if plain is None:
+        return
+    assert may_store(REQUEST, head, policy) is None
+    nominated = nominated_fields(head.fields)
+    assert nominated is not None
+    assert plain == make_stored_response(
+        primary_key=b"http://a/",
+        variant=variant_key(nominated, REQUEST.fields, policy.normalize_vary),
+        response=head,
+        fields=storable_fields(head.fields),
+        length=9,
+        stamp=3,
+        slice_size=policy.slice_size,
+        **times,
+    )
+    anyone = Request("GET", "http", "", "/", Fields())
+    assert isinstance(decide(anyone, plain, policy, NOW), Hit)
+
+
+def test_what_most_origins_send_is_common():
+    lines = [
+        ("Server", "x"), ("Date", format_http_date(NOW)), ("Content-Type", "text/css"),
+        ("Last-Modified", format_http_date(NOW - 100)), ("ETag", '"v1"'),
+        ("Cache-Control", "public, max-age=86400"), ("Vary", "Accept-Encoding"),
+    ]  # fmt: skip
+    assert stored_plainly(
+        primary_key=b"http://a/", request=REQUEST.fields, head=Response(200, Fields(lines), "OK"),
+        request_time=NOW, response_time=NOW, length=9, stamp=0, policy=CachePolicy(),
+    )  # fmt: skip
