@@ -40,6 +40,7 @@ async def settled(node: LocalNode) -> None:
         for connection in client._open - idle:
             await connection.lost
     assert len(filling._flights) == 0
+    assert not filling.plain
     assert not filling._alone
     assert not filling._streams
     store = inner.gateway._store
