@@ -94,6 +94,8 @@ async def refused(url: str) -> None:
                 client = await RawClient.connect(url)
             except ConnectionRefusedError:
                 return
+            except ConnectionResetError:
+                continue  # taken in by the kernel as the listener closed
             client.close()
 
 
