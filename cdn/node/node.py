@@ -165,7 +165,7 @@ class Node:
         )
         metrics.counter(
             "cdn_hot_answers_total",
-            "Requests that were given an answer again as others had it, without looking it up.",
+            "Requests that were answered by the fast path, out of what is stored and fresh.",
             lambda: self.server.fast_answers,
         )
         metrics.gauge(
