@@ -13,7 +13,6 @@ written still reaches it, an answer under way is given up.
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 import struct
 from collections.abc import Callable, Sequence
@@ -59,7 +58,6 @@ class Http1Connection(asyncio.Protocol):
         self.loop = asyncio.get_running_loop()
         self.client = ""
         self._transport: asyncio.Transport
-        self._fd = -1
         self._buffer: bytes | bytearray = b""
         self._start = 0
         self._scanned = 0
@@ -82,8 +80,6 @@ class Http1Connection(asyncio.Protocol):
         # uvloop's transports are asyncio's in shape, not by class.
         self._transport = transport = cast(asyncio.Transport, transport)
         transport.set_write_buffer_limits(high=UNSENT)
-        if transport.get_extra_info("sslcontext") is None:
-            self._fd = transport.get_extra_info("socket").fileno()
         peer = transport.get_extra_info("peername")
         self.client = peer[0] if isinstance(peer, tuple) else "unix"
         counters = self.rim.counters
@@ -243,21 +239,10 @@ class Http1Connection(asyncio.Protocol):
         return True
 
     def _send(self, head: bytes, rest: bytes) -> None:
-        """Writes an answer's bytes, straight to the socket where none wait before them: a transport
-        would only do so at the end of the loop's turn."""
-        transport, fd = self._transport, self._fd
-        if fd >= 0 and not transport.get_write_buffer_size() and not transport.is_closing():
-            try:
-                sent = os.writev(fd, (head, rest)) if rest else os.write(fd, head)
-            except OSError:
-                sent = 0  # the transport meets it too
-            if sent == len(head) + len(rest):
-                return
-            head, rest = head[sent:], rest[max(0, sent - len(head)) :]
         if rest:
-            transport.writelines((head, rest))
+            self._transport.writelines((head, rest))
         else:
-            transport.write(head)
+            self._transport.write(head)
 
     # -- plain misses (`gateway.plain.Asker`) ------------------------------------------------
 
