@@ -88,7 +88,7 @@ class Desk:
         self.records.append((list(hits), list(used)))
 
     def answer(self) -> bool:
-        return self.fast.answer(HEAD, len(LINE) - 2, self.block, "http", "192.0.2.1", _nowhere)
+        return self.fast.answer(HEAD, len(LINE) - 2, self.block, "http", "192.0.2.1", _nowhere, max)
 
 
 @pytest.fixture

@@ -28,13 +28,13 @@ from cdn.semantics.policy import CachePolicy
 from cdn.semantics.ranges import ByteRange, parse_range_specs
 from cdn.semantics.reuse import Hit, ServeStale
 from cdn.semantics.validation import CONDITIONS
-from cdn.storage.store import StoredObject
+from cdn.storage.store import Piece, StoredObject
 from cdn.upstream.exchange import UpstreamResponse
 
 _NARROWING = CONDITIONS | {"range"}
 
 
-Put = Callable[[Sequence[Segment]], Sequence[bytes | memoryview] | Content | None]
+Put = Callable[[Sequence[Segment]], Sequence[Piece] | Content | None]
 """Gives the bytes of what is to be sent, None where it cannot."""
 
 
@@ -68,16 +68,18 @@ def from_store(
 def at_once(stored: StoredObject) -> Put:
     """What can be had without waiting. Raises SliceUnavailable."""
 
-    def put(segments: Sequence[Segment]) -> Sequence[bytes | memoryview] | None:
+    def put(segments: Sequence[Segment]) -> Sequence[Piece] | None:
         parts = [segment for segment in segments if isinstance(segment, ByteRange)]
         if len(parts) == len(segments):
-            return stored.ready(parts)
-        pieces: list[bytes | memoryview] = []
+            return stored.ready_to_send(parts)
+        pieces: list[Piece] = []
         for segment in segments:
-            ready = stored.ready([segment]) if isinstance(segment, ByteRange) else (segment,)
-            if ready is None:
+            if not isinstance(segment, ByteRange):
+                pieces.append(segment)
+            elif (ready := stored.ready_to_send([segment])) is None:
                 return None
-            pieces += ready
+            else:
+                pieces += ready
         return pieces
 
     return put

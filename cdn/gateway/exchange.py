@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from cdn.semantics.message import Request, Response
 from cdn.semantics.value import value
+from cdn.storage.store import Piece
 
 if TYPE_CHECKING:
     from cdn.gateway.hot import Repeatable
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 class Content(Protocol):
     """Content that arrives piece by piece: `read` gives b"" once at its end."""
 
-    async def read(self) -> bytes | memoryview:
+    async def read(self) -> Piece:
         """The next piece. Raises `ContentCutShort` where the rest will never come."""
         ...
 
@@ -83,7 +84,7 @@ class Answer:
     """
 
     head: Response
-    content: Sequence[bytes | memoryview] | Content
+    content: Sequence[Piece] | Content
     length: int | None
     outcome: Outcome
     close: bool = False

@@ -50,7 +50,7 @@ from cdn.semantics.reuse import (
 )
 from cdn.semantics.stored_response import StoredResponse
 from cdn.semantics.vary import variant_matches
-from cdn.storage.store import SliceUnavailable, Store, StoredObject
+from cdn.storage.store import Piece, SliceUnavailable, Store, StoredObject
 
 MOST_LOOKS = 8
 """Times that one request is decided on anew: each time something has changed, but not for ever."""
@@ -287,7 +287,7 @@ class Gateway:
     def _with_waiting(self, asked: Asked, found: StoredObject) -> Put:
         """The content of what is stored, also where its device must be waited for."""
 
-        def put(segments: Sequence[Segment]) -> Sequence[bytes | memoryview] | Content | None:
+        def put(segments: Sequence[Segment]) -> Sequence[Piece] | Content | None:
             if (pieces := at_once(found)(segments)) is not None:
                 return pieces
             if has_slices(found.response):

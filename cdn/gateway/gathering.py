@@ -19,7 +19,7 @@ from cdn.semantics.delivery import Segment
 from cdn.semantics.ranges import ByteRange
 from cdn.semantics.slices import PresentSlices
 from cdn.semantics.stored_response import StoredResponse
-from cdn.storage.store import SliceUnavailable, Store, StoredContent, StoredObject
+from cdn.storage.store import ContentToSend, Piece, SliceUnavailable, Store, StoredObject
 
 TRIES = 3
 """Sources tried in a row that gave nothing."""
@@ -46,7 +46,7 @@ class Gathered:
         self._size = of.slice_size
         self._segments = list(segments)
         self._position = self._stop = 0
-        self._source: StoredContent | Content | None = None
+        self._source: ContentToSend | Content | None = None
         self._ahead: tuple[int, Seat] | None = None
         self._vain = self._began = 0
         self._present: PresentSlices | None = PresentSlices()
@@ -69,7 +69,7 @@ class Gathered:
             return
         self._ahead = (arrived.start // self._size, seat)
 
-    async def read(self) -> bytes | memoryview:
+    async def read(self) -> Piece:
         """See `Content.read`. Raises ContentCutShort."""
         while True:
             if self._source is None:
@@ -86,7 +86,7 @@ class Gathered:
             if piece := await self._read():
                 return piece
 
-    async def _read(self) -> bytes | memoryview:
+    async def _read(self) -> Piece:
         """From the source there is; b"" where it has come to its end."""
         assert self._source is not None
         try:
@@ -128,7 +128,7 @@ class Gathered:
 
     # --- sources --------------------------------------------------------------------------------
 
-    async def _find(self) -> StoredContent | Content:
+    async def _find(self) -> ContentToSend | Content:
         number = self._position // self._size
         stored = await self._in_store()
         if stored is not None:
@@ -140,7 +140,7 @@ class Gathered:
             seat.leave()
             raise
 
-    async def _in_store(self) -> StoredContent | None:
+    async def _in_store(self) -> ContentToSend | None:
         """What is stored from here on, up to the slice before the next gap; in that one, the gap is
         asked for ahead."""
         key, wanted = self._of.primary_key, ByteRange(self._position, self._stop)
@@ -153,14 +153,14 @@ class Gathered:
         self._present = present = found.response.present
         gap = None if present is None else present.first_missing(wanted)
         if gap is None:
-            return found.open([wanted])
+            return found.open_to_send([wanted])
         before = (gap - 1) * self._size
         if gap * self._size <= self._position:
             return None
         if self._position < before:
-            return found.open([ByteRange(self._position, before)])
+            return found.open_to_send([ByteRange(self._position, before)])
         self._fetch_ahead(gap)
-        return found.open([ByteRange(self._position, gap * self._size)])
+        return found.open_to_send([ByteRange(self._position, gap * self._size)])
 
     def _seat_for(self, number: int) -> Seat:
         if self._ahead is not None and self._ahead[0] == number:
@@ -211,17 +211,17 @@ class Stored:
         self._task = task
         self._of = found.response
         parts = [segment for segment in segments if isinstance(segment, ByteRange)]
-        self._stored = found.open(parts)
+        self._stored = found.open_to_send(parts)
         self._rest: Content | None = None
         self._segments = list(segments)
         self._position = self._stop = 0
-        self._first: bytes | memoryview = b""
+        self._first: Piece = b""
 
     async def prime(self) -> None:
         """Reads the first piece. Raises SliceUnavailable, while another answer can be given."""
         self._first = await self._next()
 
-    async def read(self) -> bytes | memoryview:
+    async def read(self) -> Piece:
         """See `Content.read`. Raises ContentCutShort."""
         piece, self._first = self._first, b""
         try:
@@ -232,7 +232,7 @@ class Stored:
             self._rest = await rest
             return await self._next()
 
-    async def _next(self) -> bytes | memoryview:
+    async def _next(self) -> Piece:
         if self._position >= self._stop:
             if self._rest is not None and self._segments:
                 raise ContentCutShort("several ranges cannot be mended on their way down")

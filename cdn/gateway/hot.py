@@ -40,9 +40,6 @@ BARRED = 60.0
 MOST_BARRED = 65_536
 """Keys barred one by one; where there are more, nothing is repeated until the oldest is due."""
 
-LARGEST = 128 * 1024
-"""Bytes of content: what is longer is sent piece by piece anyway."""
-
 A_SURROGATE = ANYONE.with_fields(Fields((("Surrogate-Capability", ""),)))
 """The same of a downstream node of this CDN."""
 
@@ -152,9 +149,9 @@ class Repeats:
     ) -> Repeatable | None:
         """What a hit was made of; None where it may not be repeated."""
         response = found.response
-        if response.present is not None or (response.length or 0) > LARGEST:
+        if response.present is not None or response.length is None:
             return None
-        if response.length is None or self.judge.names(key) != (key,):
+        if self.judge.names(key) != (key,):
             return None
         if (self._barred or self._all_barred) and self._is_barred(key):
             return None

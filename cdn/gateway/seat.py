@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cdn.gateway.exchange import Content, ContentCutShort
-from cdn.storage.store import SliceUnavailable, StoredContent
+from cdn.storage.store import Piece, SliceUnavailable, StoredContent
 
 if TYPE_CHECKING:
     from cdn.gateway.fill import Fill, HeadOutcome
@@ -89,7 +89,7 @@ class Seat:
         self.leave()
         return (piece,)
 
-    async def read(self) -> bytes | memoryview:
+    async def read(self) -> Piece:
         """See `Content.read`. Raises ContentCutShort."""
         if self._alone is not None:
             return await self._alone.read()
@@ -113,7 +113,7 @@ class Seat:
         self.leave()
         return b""
 
-    async def _go_on_alone(self, fill: Fill) -> bytes | memoryview:
+    async def _go_on_alone(self, fill: Fill) -> Piece:
         self._alone = await fill.alone(self.position, self.stop)
         self.leave()
         return await self._alone.read()

@@ -1,17 +1,18 @@
 """Content out of the disk store: read without stalling the loop, never handed out unverified.
 
-Strategy: what is resident and has been verified is read at once, in small pieces. Everything else
-is read whole, slice by slice, in a thread that also checks it; a small slice that is resident is
-checked at once. A slice's segment is held open from some time before it is read.
+Strategy: what is resident and has been verified is read at once, in small pieces, or left in its
+segment by those who send it out of there. Everything else is read whole, slice by slice, in a
+thread that also checks it; a small slice that is resident is checked at once. A slice's segment is
+held open from some time before it is read.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from itertools import islice
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from cdn.semantics.ranges import ByteRange, slices_for
 from cdn.storage.incoming import Incoming
@@ -19,10 +20,17 @@ from cdn.storage.index import Location
 from cdn.storage.records import HEADER_SIZE, content_of
 from cdn.storage.segments import Segment
 from cdn.storage.shard import Shard
-from cdn.storage.store import SliceDamaged, SliceGone
+from cdn.storage.store import FileSpan, Piece, SliceDamaged, SliceGone
 
 PIECE = 256 << 10
 """Bytes read at once on the loop at most: copying them takes some 30 µs."""
+
+SPAN = 1 << 20
+"""Bytes left in a segment as one piece at most: on the loop it is asked whether they are
+resident."""
+
+LEAST_SENT = 24 << 10
+"""Bytes; fewer are read, which costs less than sending them out of a file."""
 
 CHECKED_ON_LOOP = 128 << 10
 """Bytes of a slice that is verified on the loop at most."""
@@ -31,6 +39,8 @@ HELD_AHEAD = 64
 """Slices whose segments are held open ahead of the one being read."""
 
 Held = dict[int, tuple[Segment, Location]]
+
+P = TypeVar("P", memoryview, Piece)
 
 
 class Wanted(NamedTuple):
@@ -125,6 +135,18 @@ class SliceSource:
 
     def ready(self, parts: Sequence[ByteRange], most: int) -> list[memoryview] | None:
         """See `StoredObject.ready`; `most` bytes in all."""
+        return self._ready(parts, most, self.at_once)
+
+    def ready_to_send(self, parts: Sequence[ByteRange], most: int) -> list[Piece] | None:
+        """See `StoredObject.ready_to_send`; `most` bytes in all."""
+        return self._ready(parts, most, self.at_once_to_send)
+
+    def _ready(
+        self,
+        parts: Sequence[ByteRange],
+        most: int,
+        at_once: Callable[[Wanted, Segment, Location], P | None],
+    ) -> list[P] | None:
         wanted = self.wanted(parts)
         if sum(stop - start for _, start, stop in wanted) > most:
             return None
@@ -132,7 +154,7 @@ class SliceSource:
         arriving = dict(incoming.slices) if incoming else {}
         placed = dict(incoming.placed) if incoming else {}
         held = self.held([one.number for one in wanted if one.number not in arriving], placed)
-        pieces: list[memoryview] = []
+        pieces: list[P] = []
         for one in wanted:
             content = arriving.get(one.number)
             if content is not None:
@@ -140,7 +162,7 @@ class SliceSource:
                 continue
             if one.number not in held:
                 raise SliceGone(one.number, "has been evicted")
-            piece = self.at_once(one, *held[one.number])
+            piece = at_once(one, *held[one.number])
             if piece is None:
                 return None
             pieces.append(piece)
@@ -166,6 +188,18 @@ class SliceSource:
             return None
         data = segment.read_resident(location.offset, size)
         return None if data is None else self._check(number, segment, location, data)[start:stop]
+
+    def at_once_to_send(self, wanted: Wanted, segment: Segment, location: Location) -> Piece | None:
+        """The same, left in the segment where it is worth it."""
+        number, start, stop = wanted
+        if stop - start < LEAST_SENT or not segment.is_verified(location.record):
+            return self.at_once(wanted, segment, location)
+        if stop > location.length:
+            raise self._damaged(number, location)
+        offset = location.offset + HEADER_SIZE + len(self.key) + start
+        if not segment.is_resident(offset, stop - start):
+            return None
+        return SegmentSpan(self, wanted, segment, location, offset)
 
     def checked(self, number: int, segment: Segment, location: Location) -> memoryview:
         """A whole slice; waits for the device. Raises SliceDamaged."""
@@ -196,6 +230,31 @@ class SliceSource:
         return SliceDamaged(number, "is damaged")
 
 
+class SegmentSpan(FileSpan):
+    """Bytes of a slice that were resident and verified."""
+
+    __slots__ = ("_location", "_segment", "_source", "_wanted")
+    may_leave = True
+
+    def __init__(
+        self, source: SliceSource, wanted: Wanted, segment: Segment, location: Location, offset: int
+    ) -> None:
+        super().__init__(segment.fd, offset, wanted.stop - wanted.start, segment)
+        self._source = source
+        self._wanted = wanted
+        self._segment = segment
+        self._location = location
+
+    def is_resident(self, skip: int, length: int) -> bool:
+        """See `FileSpan.is_resident`."""
+        return self._segment.is_resident(self.offset + skip, length)
+
+    def read_again(self, skip: int) -> memoryview:
+        """See `FileSpan.read_again`: what comes from the device is checked again."""
+        number, start, stop = self._wanted
+        return self._source.checked(number, self._segment, self._location)[start + skip : stop]
+
+
 class DiskContent:
     """See `StoredContent`. Closes its segments at the end, or by `abort`."""
 
@@ -214,6 +273,14 @@ class DiskContent:
     async def read(self) -> bytes | memoryview:
         """The next piece, b"" at the end. Raises SliceDamaged and SliceGone, before any byte of
         that slice that has not been handed out."""
+        piece: bytes | memoryview = await self.next_piece(PIECE, self._source.at_once)
+        return piece  # which of the two, mypy finds out in two steps
+
+    async def next_piece(
+        self, most: int, at_once: Callable[[Wanted, Segment, Location], P | None]
+    ) -> P | memoryview | bytes:
+        """The same, `most` bytes of what is had by `at_once`."""
+        piece: P | memoryview
         if self._next >= len(self._wanted):
             self.abort()
             return b""
@@ -224,7 +291,7 @@ class DiskContent:
                 self._source.use_arriving(number)
             piece = memoryview(arriving)[self._position : stop]
         else:
-            piece = await self._read(number, self._position, stop)
+            piece = await self._read(number, self._position, stop, most, at_once)
         self._position += len(piece)
         if self._position >= stop:
             self._advance()
@@ -250,7 +317,14 @@ class DiskContent:
         ]
         self._held = self._source.held(ahead, self._placed) if ahead else {}
 
-    async def _read(self, number: int, start: int, stop: int) -> memoryview:
+    async def _read(
+        self,
+        number: int,
+        start: int,
+        stop: int,
+        most: int,
+        at_once: Callable[[Wanted, Segment, Location], P | None],
+    ) -> P | memoryview:
         if number not in self._held:
             self._hold_ahead()
         if number not in self._held:
@@ -259,8 +333,8 @@ class DiskContent:
         if start == self._wanted[self._next].start and not source.single:
             segment.add_uses(location.record)
         verified = segment.is_verified(location.record)
-        until = min(stop, start + PIECE) if verified else stop
-        data = source.at_once(Wanted(number, start, until), segment, location)
+        until = min(stop, start + most) if verified else stop
+        data = at_once(Wanted(number, start, until), segment, location)
         if data is not None:
             return data
         loop = asyncio.get_running_loop()
@@ -268,3 +342,19 @@ class DiskContent:
             source.readers, source.checked, number, segment, location
         )
         return content[start:stop]
+
+
+class DiskContentToSend:
+    """See `ContentToSend`."""
+
+    def __init__(self, source: SliceSource, parts: Sequence[ByteRange]) -> None:
+        self._source = source
+        self._content = DiskContent(source, parts)
+
+    async def read(self) -> Piece:
+        """See `DiskContent.read`."""
+        return await self._content.next_piece(SPAN, self._source.at_once_to_send)
+
+    def abort(self) -> None:
+        """See `DiskContent.abort`."""
+        self._content.abort()

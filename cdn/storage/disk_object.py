@@ -13,12 +13,16 @@ from cdn.semantics.ranges import ByteRange
 from cdn.semantics.slices import PresentSlices, slice_count
 from cdn.semantics.stored_response import StoredResponse
 from cdn.semantics.vary import Variant
-from cdn.storage.disk_content import DiskContent, SliceSource
+from cdn.storage.disk_content import DiskContent, DiskContentToSend, SliceSource
 from cdn.storage.incoming import Incoming
 from cdn.storage.index import Location
+from cdn.storage.store import Piece
 
 READY = 256 << 10
 """Bytes had at once at most."""
+
+READY_TO_SEND = 1 << 20
+"""The same of what is left in its files: asking whether 1 MiB is resident takes some 60 µs."""
 
 
 class DiskObject:
@@ -59,9 +63,17 @@ class DiskObject:
         """See `StoredObject.ready`: what is resident, and verified or small enough to be."""
         return self.source.ready(parts, READY)
 
+    def ready_to_send(self, parts: Sequence[ByteRange]) -> Sequence[Piece] | None:
+        """See `StoredObject.ready_to_send`."""
+        return self.source.ready_to_send(parts, READY_TO_SEND)
+
     def open(self, parts: Sequence[ByteRange]) -> DiskContent:
         """See `StoredObject.open`."""
         return DiskContent(self.source, parts)
+
+    def open_to_send(self, parts: Sequence[ByteRange]) -> DiskContentToSend:
+        """See `StoredObject.open_to_send`."""
+        return DiskContentToSend(self.source, parts)
 
     def add_uses(self, uses: int) -> None:
         """See `Store.touch`. Raises OSError, IndexFailed."""

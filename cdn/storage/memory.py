@@ -9,6 +9,7 @@ are mostly fields and Python.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable, Sequence
 from itertools import chain
@@ -17,6 +18,7 @@ from cdn.semantics.ranges import ByteRange
 from cdn.semantics.stored_response import StoredResponse
 from cdn.semantics.vary import Variant
 from cdn.storage.eviction.greedy_dual import GDG
+from cdn.storage.memory_file import LEAST, FiledSlice, MemoryFile
 from cdn.storage.memory_object import MemoryObject, Pieces
 from cdn.storage.policy_cache import PolicyCache
 from cdn.storage.purge_epochs import PurgeEpochs
@@ -71,6 +73,7 @@ class MemoryStore:
         self.epochs = PurgeEpochs()
         self.on_change: Callable[[bytes], None] = lambda _: None
         self._reserved = 0
+        self._file: MemoryFile | None = None
         self._objects: PolicyCache[Name, MemoryObject] = PolicyCache(
             GDG(capacity), getsizeof=lambda stored: stored.size
         )
@@ -169,6 +172,16 @@ class MemoryStore:
         """Gives reserved bytes back."""
         self._reserved -= size
 
+    def filed(self, content: bytes) -> bytes | FiledSlice:
+        """How a slice is kept."""
+        if len(content) <= LEAST:
+            return content
+        with contextlib.suppress(OSError):
+            if self._file is None:
+                self._file = MemoryFile()
+            return self._file.add(content)
+        return content
+
     def insert(self, stored: MemoryObject, response: StoredResponse, arriving: int = 0) -> bool:
         """Puts an object in with this head, in place of the one with its key and variant;
         `arriving` bytes of its content are reserved by writers that are at work on it. Where those
@@ -246,7 +259,7 @@ class MemoryWriter:
             store.counters.refused += 1
             return False
         self._reserved += size
-        stored.put(number, content)
+        stored.put(number, store.filed(content))
         return True
 
     def open(self, parts: Sequence[ByteRange]) -> Pieces:

@@ -1,7 +1,8 @@
 """A stored response in RAM: its head, and those slices that are there.
 
-Strategy: slices are bytes that fills, readers and the store share by reference; nothing is copied
-on the way out. A reader that holds pieces needs the object no more.
+Strategy: small slices are bytes that fills, readers and the store share by reference; large ones
+lie in a file in RAM. Nothing is copied on the way out, unless a large one is wanted as bytes. A
+reader that holds pieces needs the object no more.
 """
 
 from __future__ import annotations
@@ -13,7 +14,11 @@ from cdn.semantics.ranges import ByteRange, slices_for
 from cdn.semantics.slices import PresentSlices, slice_count
 from cdn.semantics.stored_response import StoredResponse
 from cdn.semantics.vary import Variant
-from cdn.storage.store import SliceGone
+from cdn.storage.memory_file import FiledSlice
+from cdn.storage.store import FileSpan, Piece, SliceGone
+
+Touched = tuple[bytes | FiledSlice, int, int]
+"""A slice, and the bytes [start, stop) of it."""
 
 
 @dataclass(slots=True, eq=False)
@@ -24,7 +29,7 @@ class MemoryObject:
     are at work on it."""
 
     response: StoredResponse
-    slices: list[bytes | None] = field(default_factory=list)
+    slices: list[bytes | FiledSlice | None] = field(default_factory=list)
     size: int = 0
     shown: bool = False
     gone: bool = False
@@ -42,29 +47,60 @@ class MemoryObject:
     def content_language(self) -> str | None:
         return self.response.fields.get("content-language")
 
-    def ready(self, parts: Sequence[ByteRange]) -> list[memoryview]:
+    def ready(self, parts: Sequence[ByteRange]) -> list[bytes | memoryview]:
         """See `StoredObject.ready`: always at once. Raises SliceGone for what is not there."""
+        return [
+            held.read(start, stop) if isinstance(held, FiledSlice) else memoryview(held)[start:stop]
+            for held, start, stop in self._touched(parts)
+        ]
+
+    def ready_to_send(self, parts: Sequence[ByteRange]) -> list[Piece]:
+        """See `StoredObject.ready_to_send`, and `ready`."""
+        if len(parts) == 1 and (piece := self._within_one(*parts[0])) is not None:
+            return [piece]
+        return [
+            held.span(start, stop) if isinstance(held, FiledSlice) else memoryview(held)[start:stop]
+            for held, start, stop in self._touched(parts)
+        ]
+
+    def open(self, parts: Sequence[ByteRange]) -> Pieces:
+        """See `StoredObject.open`."""
+        return Pieces(self._touched(parts))
+
+    def open_to_send(self, parts: Sequence[ByteRange]) -> PiecesToSend:
+        """See `StoredObject.open_to_send`."""
+        return PiecesToSend(self.ready_to_send(parts))
+
+    def _within_one(self, start: int, stop: int) -> FileSpan | bytes | None:
+        """The bytes of a part of one large slice; None where it is none."""
+        response = self.response
+        if response.present is None and start < stop:
+            number, first = divmod(start, response.slice_size)
+            held = self.slices[number] if number < len(self.slices) else None
+            last = stop - start + first
+            if isinstance(held, FiledSlice) and last <= len(held):
+                return held.span(first, last)
+        return None
+
+    def _touched(self, parts: Sequence[ByteRange]) -> list[Touched]:
+        """What the parts, in their order, touch. Raises SliceGone."""
         response = self.response
         base = response.present.start if isinstance(response.present, ByteRange) else 0
-        size, pieces = response.slice_size, []
+        size, touched = response.slice_size, []
         for start, stop in parts:
             for number in slices_for(ByteRange(start - base, stop - base), size):
                 held = self.slices[number] if number < len(self.slices) else None
                 if held is None:
                     raise SliceGone(number, "is not there")
                 first = base + number * size
-                pieces.append(memoryview(held)[max(0, start - first) : stop - first])
-        return pieces
-
-    def open(self, parts: Sequence[ByteRange]) -> Pieces:
-        """See `StoredObject.open`."""
-        return Pieces(self.ready(parts))
+                touched.append((held, max(0, start - first), min(stop - first, len(held))))
+        return touched
 
     def has(self, number: int) -> bool:
         """Whether that slice is there."""
         return number < len(self.slices) and self.slices[number] is not None
 
-    def put(self, number: int, content: bytes) -> None:
+    def put(self, number: int, content: bytes | FiledSlice) -> None:
         """A slice that was not there."""
         self.slices += [None] * (number + 1 - len(self.slices))
         self.slices[number] = content
@@ -97,12 +133,34 @@ class MemoryObject:
 class Pieces:
     """A `StoredContent` that is all at hand."""
 
-    __slots__ = ("_pieces",)
+    __slots__ = ("_touched",)
 
-    def __init__(self, pieces: list[memoryview]) -> None:
-        self._pieces = pieces
+    def __init__(self, touched: list[Touched]) -> None:
+        self._touched = touched
 
     async def read(self) -> bytes | memoryview:
+        """See `StoredContent.read`."""
+        if not self._touched:
+            return b""
+        held, start, stop = self._touched.pop(0)
+        if isinstance(held, FiledSlice):
+            return held.read(start, stop)
+        return memoryview(held)[start:stop]
+
+    def abort(self) -> None:
+        """See `StoredContent.abort`."""
+        self._touched.clear()
+
+
+class PiecesToSend:
+    """A `ContentToSend` that is all at hand."""
+
+    __slots__ = ("_pieces",)
+
+    def __init__(self, pieces: list[Piece]) -> None:
+        self._pieces = pieces
+
+    async def read(self) -> Piece:
         """See `StoredContent.read`."""
         return self._pieces.pop(0) if self._pieces else b""
 

@@ -33,6 +33,9 @@ MOST_OPEN = 16
 _VERIFIED = 0x80
 _USES = bytes(mark & ~_VERIFIED for mark in range(256))
 _SESSION_SIZE = 8
+_ASIDE = memoryview(bytearray(128 << 10))
+"""Where bytes are read to that nobody wants."""
+
 _MOST_BUFFERS = 1000  # under IOV_MAX, which is 1024 on Linux
 
 
@@ -106,6 +109,20 @@ class Segment:
                 return None  # whoever reads and waits will learn why
             count = os.preadv(self.fd, [data], offset)  # tmpfs: all of it is resident
         return data if count == size else None
+
+    def is_resident(self, offset: int, size: int) -> bool:
+        """Whether all of these bytes are in the page cache, asked without waiting."""
+        try:
+            while size > 0:
+                # Into one buffer that stays in the processor's cache: half of what a copy costs.
+                count = os.preadv(self.fd, [_ASIDE[:size]], offset, os.RWF_NOWAIT)
+                if count < min(size, len(_ASIDE)):
+                    return False
+                offset += count
+                size -= count
+        except OSError as error:
+            return error.errno == errno.EOPNOTSUPP  # tmpfs
+        return True
 
     def is_verified(self, record: int) -> bool:
         """Whether this record's checksum has been found right since the node's start."""

@@ -8,6 +8,7 @@ coroutine, and says so by its name.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
@@ -32,6 +33,40 @@ class SliceDamaged(SliceUnavailable):
     """The device does not give back what was written to it."""
 
 
+class FileSpan:
+    """A piece of content that is sent out of a file: `length` bytes of `fd` from `offset` on, which
+    are in RAM. `holder` is what keeps them there, and the file open."""
+
+    __slots__ = ("fd", "holder", "length", "offset")
+    may_leave = False
+    """Whether it can become other than resident."""
+
+    def __init__(self, fd: int, offset: int, length: int, holder: object) -> None:
+        self.fd = fd
+        self.offset = offset
+        self.length = length
+        self.holder = holder
+
+    def __len__(self) -> int:
+        return self.length
+
+    def is_resident(self, skip: int, length: int) -> bool:
+        """Whether so many bytes after the first `skip` are still in RAM."""
+        return True
+
+    def read_again(self, skip: int) -> memoryview:
+        """What follows them, where it is not; waits for the device. Raises SliceUnavailable."""
+        return memoryview(self.read())[skip:]
+
+    def read(self) -> bytes:
+        """A copy. Raises OSError."""
+        return os.pread(self.fd, self.length, self.offset)
+
+
+Piece = bytes | memoryview | FileSpan
+"""Of content."""
+
+
 class StoredContent(Protocol):
     """The bytes of some parts, in their order."""
 
@@ -43,6 +78,14 @@ class StoredContent(Protocol):
     def abort(self) -> None:
         """The reader wants no more. Idempotent."""
         ...
+
+
+class ContentToSend(Protocol):
+    """See `StoredContent`."""
+
+    async def read(self) -> Piece: ...
+
+    def abort(self) -> None: ...
 
 
 class StoredObject(Protocol):
@@ -66,8 +109,16 @@ class StoredObject(Protocol):
         cheaply, else None. Raises SliceUnavailable."""
         ...
 
+    def ready_to_send(self, parts: Sequence[ByteRange]) -> Sequence[Piece] | None:
+        """The same, of which some may be left in their files."""
+        ...
+
     def open(self, parts: Sequence[ByteRange]) -> StoredContent:
         """The same to be read piece by piece. Stays readable after the object has been removed."""
+        ...
+
+    def open_to_send(self, parts: Sequence[ByteRange]) -> ContentToSend:
+        """The same, of which some may be left in their files."""
         ...
 
 

@@ -6,7 +6,8 @@ plain GET of what is stored and fresh has its answer made here, out of the same 
 second to the next such an answer differs in Age and in Cache-Status' ttl alone, which are written
 anew when they have changed, so that both paths say the same at every moment. A key is forgotten as
 soon as the gateway tells that it, or everything, has changed; when its answer is no longer fresh;
-and when others are hotter, by the policy that governs RAM.
+and when others are hotter, by the policy that governs RAM. Of large content the parts are given in
+this way, out of the store.
 
 Each answer leaves one record. Records are counted, logged and told to the store in batches, before
 anything else is counted or logged, so their order is that of the answers.
@@ -27,7 +28,7 @@ from cdn.semantics.freshness import current_age
 from cdn.semantics.message import Request
 from cdn.semantics.ranges import ByteRange
 from cdn.storage.eviction.greedy_dual import GDG
-from cdn.storage.store import SliceUnavailable
+from cdn.storage.store import Piece, SliceUnavailable
 from cdn.wire.field_block import LONGEST_REQUEST_LINE, REQUEST_LINE, FieldBlock
 from cdn.wire.response_head import choose_framing, encode_head
 
@@ -37,11 +38,17 @@ BATCH = 256
 PAUSE = 0.01
 """Seconds between the first record and the batch it is in."""
 
+LARGEST = 128 * 1024
+"""Bytes of content that are held for an answer, and sent for one."""
+
 JOINED = 4096
 """Bytes of content that are kept a second time, behind their head."""
 
 MOST_ANSWERS = 64
 """Of one key; the one that was made first goes first."""
+
+MOST_SIZES = 16
+"""Of parts, of which is remembered what is said of them."""
 
 _OVERHEAD = 1_600
 """Bytes of an answer besides its head and content (tests/wire/test_fastpath.py keeps it honest)."""
@@ -52,8 +59,11 @@ _MARGIN = 1e-5
 OnHits = Callable[[Sequence[Hit], Sequence[Served]], None]
 """Takes records, and of each answer in them how often it was given (`Served.uses`)."""
 
-Send = Callable[[bytes, bytes], object]
+Write = Callable[[bytes, bytes], object]
 """Sends two pieces, one behind the other; either may be empty."""
+
+Send = Callable[[bytes, Sequence[Piece], int], object]
+"""Head, content and how many bytes that is."""
 
 
 class Room(Protocol):
@@ -67,15 +77,18 @@ class Room(Protocol):
 class HotAnswer:
     """One answer: `head`, which is right from `since` to `until`, in the clock's seconds, while the
     answer is fresh for `ttl` more, and `rest` behind it. Where `ranged`, the head lacks its end,
-    and content of the `body` is to follow."""
+    and a part of the content's `length` bytes is to follow, which are in `body` or, where they are
+    more than `LARGEST`, in the store."""
 
     __slots__ = (
         "_after",
         "_before",
         "_between",
         "_joined",
+        "_parts",
         "body",
         "head",
+        "length",
         "of",
         "ranged",
         "rest",
@@ -86,17 +99,18 @@ class HotAnswer:
     )
 
     def __init__(
-        self, of: Repeatable, request: Request, answer: Answer, head: bytes, body: bytes
+        self, of: Repeatable, request: Request, answer: Answer, head: bytes, body: bytes | None
     ) -> None:
         self.of = of
-        self.body = body
+        self.body = b"" if body is None else body
+        self.length = len(body) if body is not None else of.response.length or 0
         status = answer.head.status
         self.ranged = status == 206 and b"\r\nContent-Range: bytes " in head
         if self.ranged:
             head = head[: head.rindex(b"\r\nContent-Range: ")]
-        joins = len(body) <= JOINED and not self.ranged
-        self._joined = body if joins else b""
-        self.rest = b"" if joins or self.ranged else body
+        joins = self.length <= JOINED and not self.ranged
+        self._joined = self.body if joins else b""
+        self.rest = b"" if joins or self.ranged else self.body
         # The fields that a node adds stand together, at the end, and once (`delivery`).
         age = head.rindex(b"\r\nAge: ") + 7
         named = head.rindex(b"\r\nCache-Status: ") + 16
@@ -111,7 +125,7 @@ class HotAnswer:
             request.authority,
             request.target,
             status,
-            len(body),
+            self.length,
             head[named:ttl].decode("latin-1"),
             of.service,
             of,
@@ -119,6 +133,7 @@ class HotAnswer:
         self.since, self.until = 1.0, 0.0
         self.ttl = 0
         self.head = b""
+        self._parts: dict[int, Served] = {}
 
     def renew(self, now: float) -> bool:
         """Makes it right for `now`. False: it is not fresh any more."""
@@ -139,29 +154,47 @@ class HotAnswer:
         self.until = max(now, now + min(1 - age % 1, ttl % 1) - _MARGIN)
         return True
 
-    def part(self, block: FieldBlock) -> tuple[bytes, Served] | None:
-        """The answer for the one range that `block` asks for: its bytes, and what is said of it.
-        None where the range cannot be satisfied."""
+    def part(self, block: FieldBlock) -> tuple[bytes, Sequence[Piece], Served] | None:
+        """The answer for the one range that `block` asks for: head, content, and what is said of
+        it. None where the range cannot be satisfied, or not here."""
         assert block.part is not None
-        (first, last), body = block.part, self.body
-        if first >= len(body):
+        (first, last), length = block.part, self.length
+        if first >= length:
             return None
-        stop = len(body) if last is None else min(last + 1, len(body))
+        stop = length if last is None else min(last + 1, length)
+        pieces: Sequence[Piece] | None
+        if length <= LARGEST:
+            pieces = (memoryview(self.body)[first:stop],)
+        elif stop - first > LARGEST:
+            return None
+        else:
+            try:
+                pieces = self.of.stored.ready_to_send((ByteRange(first, stop),))
+            except SliceUnavailable:
+                return None
+            if pieces is None:
+                return None
         told = b"\r\nContent-Range: bytes %d-%d/%d\r\nContent-Length: %d\r\n\r\n"
-        head = self.head + told % (first, stop - 1, len(body), stop - first)
+        head = self.head + told % (first, stop - 1, length, stop - first)
+        return head, pieces, self._parts.get(stop - first) or self._part_served(stop - first)
+
+    def _part_served(self, size: int) -> Served:
+        """What is said of a part of so many bytes; clients mostly ask for parts of one size."""
+        if len(self._parts) >= MOST_SIZES:
+            self._parts.clear()
         of = self.served  # `replace` would take longer than all the rest
-        shown = Served(
+        served = self._parts[size] = Served(
             of.method,
             of.scheme,
             of.authority,
             of.target,
             of.status,
-            stop - first,
+            size,
             of.member,
             of.service,
             of.of,
         )
-        return b"".join((head, memoryview(body)[first:stop])), shown
+        return served
 
 
 class _Key:
@@ -250,9 +283,15 @@ class HotResponses:
         # What one range brings is cut out of the whole; several, or none, the full path tells.
         if status == 416 or (status == 206 and block.part is None):
             return
-        body = self._content(of) if answer.content else b""
-        if body is None:
-            return
+        body: bytes | None = b""
+        if answer.content and (of.response.length or 0) <= LARGEST:
+            body = self._content(of)
+            if body is None:
+                return
+        elif answer.content:
+            if status != 206:
+                return  # the whole of it the full path sends
+            body = None
         made = HotAnswer(of, request, answer, head, body)
         if made.renew(self._clock()):
             self._put(of, _shape(block, told, request.method, of.nominated), made)
@@ -282,7 +321,7 @@ class HotResponses:
             return None
         asked = REQUEST_LINE.fullmatch(line)
         of = answer.repeatable
-        if asked is None or of is None:
+        if asked is None or of is None or (of.response.length or 0) > LARGEST:
             return None
         body = self._content(of) if answer.length else b""
         if body is None:
@@ -410,7 +449,14 @@ class FastPath:
         self._misses: list[Served] = []
 
     def answer(
-        self, head: bytes, end: int, block: FieldBlock, scheme: str, peer: str, send: Send
+        self,
+        head: bytes,
+        end: int,
+        block: FieldBlock,
+        scheme: str,
+        peer: str,
+        write: Write,
+        send: Send,
     ) -> bool:
         """Sends the answer to a request, whose line ends at `end` and whose `block` is repeatable;
         False where the full path has to."""
@@ -438,12 +484,12 @@ class FastPath:
             return False
         served = found.served
         if not found.ranged:
-            send(found.head, found.rest)
+            write(found.head, found.rest)
         elif (part := found.part(block)) is None:
             return False
         else:
-            content, served = part
-            send(content, b"")
+            begin, pieces, served = part
+            send(begin, pieces, served.content_bytes)
         ended = self._clock()
         self._hits.append((served, block.said, client, ended, ended - now, found.ttl))
         served.uses += 1

@@ -59,6 +59,9 @@ _CLAIMS = frozenset({"forwarded", "surrogate-capability", "cdn-loop"})
 _LONGEST_NARROWING = 512
 
 _PART = re.compile(r"bytes=([0-9]{1,18})-([0-9]{0,18})")
+_RANGE = b"\r\nRange: bytes="
+_A_PART = b"0-0"
+"""What stands for any one range in blocks that differ in it alone."""
 
 REQUEST_LINE = re.compile(rb"(GET|HEAD) (/[\x21\x22\x24-\x7e]*+) HTTP/1\.1")
 LONGEST_REQUEST_LINE = 8 * 1024
@@ -156,11 +159,11 @@ class FieldBlock:
         self._lines = lines
         self._fields: Fields | None = None
         self.standing: Standing | None = None
-        self.claims: bool = False
         self.forms: dict[str, Form] = {}
         if like is None:
-            self.narrowing, self.part, self.repeatable = "", _NO_PART, True
+            self.narrowing, self.part, self.repeatable, self.claims = "", _NO_PART, True, False
         else:
+            self.claims = like.claims
             self.narrowing, self.part, self.repeatable = like.narrowing, like.part, like.repeatable
 
     @property
@@ -203,7 +206,10 @@ class FieldMemory:
         return block
 
     def _like_another(self, raw: bytes) -> FieldBlock | None:
-        """A block that differs from another in a line of its client's own."""
+        """A block that differs from another in a line of its client's own, or in which range it
+        wants."""
+        if (start := raw.find(_RANGE)) >= 0 and (block := self._like_another_part(raw, start)):
+            return block
         for begin in _OWN:
             start = raw.find(begin)
             if start < 0:
@@ -223,9 +229,23 @@ class FieldMemory:
                 value = raw[start + len(begin) : end].strip(b" \t").decode("latin-1")
                 said = Said(value, said.user_agent)
             block = FieldBlock(lambda: self._lines_of(raw), said, other.origins, other)
-            block.claims = other.claims or begin is _FORWARDED
+            block.claims = block.claims or begin is _FORWARDED
             return block
         return None
+
+    def _like_another_part(self, raw: bytes, start: int) -> FieldBlock | None:
+        start += len(_RANGE)
+        end = raw.find(b"\r\n", start)
+        wanted = raw[start:end]
+        part = None if wanted == _A_PART else _part(f"bytes={wanted.decode('latin-1')}")
+        if part is None:
+            return None
+        other = self.block(raw[:start] + _A_PART + raw[end:])
+        if other is None or other.part is None:
+            return None
+        block = FieldBlock(lambda: self._lines_of(raw), other.said, other.origins, other)
+        block.part = part
+        return block
 
     def _lines_of(self, raw: bytes) -> list[_Line]:
         """Raises NotPlain."""
@@ -287,6 +307,14 @@ def _said(lines: list[_Line], index: dict[str, FieldLine]) -> Said:
     return Said(referer[1] if referer else "", agent[1] if agent else "")
 
 
+def _part(wanted: str) -> tuple[int, int | None] | None:
+    """The one range that a Range field asks for, where it is valid."""
+    part = _PART.fullmatch(wanted)
+    if part is None or (part[2] and int(part[1]) > int(part[2])):
+        return None
+    return int(part[1]), int(part[2]) if part[2] else None
+
+
 def _tell_apart(block: FieldBlock) -> None:
     """Sets what tells the block's answers from those of others."""
     fields = block.fields
@@ -295,9 +323,8 @@ def _tell_apart(block: FieldBlock) -> None:
         block.repeatable = False
         return
     wanted = fields.get("range")
-    part = None if wanted is None else _PART.fullmatch(wanted)
-    if part is not None and (not part[2] or int(part[1]) <= int(part[2])):
-        block.part = int(part[1]), int(part[2]) if part[2] else None
+    if wanted is not None:
+        block.part = _part(wanted)
     told = [
         f"{name}\n" if name == "range" and block.part else f"{name}:{fields.get(name)}\n"
         for name in _NARROWING

@@ -3,8 +3,9 @@
 Strategy: a connection owns its bytes. It finds the end of a head itself, has it judged whole
 (`request_head`), and works at one request at a time; what a client pipelines waits as bytes, and
 past a few of them the connection is read no further. An answer that is at hand leaves in the same
-call that brought the request, with one write and no Task; any other runs in one Task, which is
-cancelled when the client goes. One lazy timer per connection watches all its deadlines.
+call that brought the request, with one write, or out of files (`sendfile`), and no Task; any other
+runs in one Task, which is cancelled when the client goes. One lazy timer per connection watches all
+its deadlines.
 
 A client that half-closes is taken for gone, since nothing tells it from one that closed: what was
 written still reaches it, an answer under way is given up.
@@ -23,16 +24,18 @@ from cdn.gateway.plain import PlainMiss
 from cdn.observe.hits import Served
 from cdn.semantics.message import Fields, Request, Response
 from cdn.semantics.reuse import Fwd
+from cdn.storage.store import FileSpan, Piece
 from cdn.wire.errors import RequestError
 from cdn.wire.field_block import LONGEST_REQUEST_LINE, REQUEST_LINE, FieldBlock, read_head
 from cdn.wire.request_content import RequestContent
 from cdn.wire.request_head import RequestHead, check_partial, parse_head
 from cdn.wire.response_head import Framing, choose_framing, encode_head, encode_interim
 from cdn.wire.rim import Rim
+from cdn.wire.sendfile import FileSender
 from cdn.wire.turn import PlainTurn, Turn
 
 JOINED = 64 * 1024
-"""Ready content up to this many bytes leaves in one write with its head."""
+"""Ready content up to this many bytes is copied to leave in one piece with its head."""
 
 PIECE = 128 * 1024
 """No single write is longer than this many bytes, so that a slow client's progress shows."""
@@ -67,6 +70,9 @@ class Http1Connection(asyncio.Protocol):
         self._lingered = 0
         self._reading = True
         self._room: asyncio.Future[None] | None = None
+        self._written = False
+        self._files: FileSender | None = None
+        self._tls = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._quiet_since = 0.0
@@ -79,7 +85,9 @@ class Http1Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports are asyncio's in shape, not by class.
         self._transport = transport = cast(asyncio.Transport, transport)
-        transport.set_write_buffer_limits(high=UNSENT)
+        self._tls = transport.get_extra_info("ssl_object") is not None
+        # Where it holds anything we are paused: so files are sent only while it is empty.
+        transport.set_write_buffer_limits(high=UNSENT if self._tls else 0)
         peer = transport.get_extra_info("peername")
         self.client = peer[0] if isinstance(peer, tuple) else "unix"
         counters = self.rim.counters
@@ -119,11 +127,12 @@ class Http1Connection(asyncio.Protocol):
             self._buffer, self._start, self._scanned = data, 0, 0
         self._serve()
 
-    def eof_received(self) -> None:
+    def eof_received(self) -> bool:
         if self._turn is not None:
             self._lose()
         else:
             self._close()
+        return self._sends_files
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.rim.counters.connections_open -= 1
@@ -131,6 +140,8 @@ class Http1Connection(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
         self._abandon()
+        if self._files is not None:
+            self._files.close()
         if not self.rim.connections:
             self.rim.emptied.set()
 
@@ -143,6 +154,8 @@ class Http1Connection(asyncio.Protocol):
         room, self._room = self._room, None
         if room is not None and not room.done():
             room.set_result(None)
+        if self._written and self._turn is not None:
+            self._end(self._turn, True)
         self._serve()
 
     # -- what the server tells ---------------------------------------------------------------
@@ -233,7 +246,8 @@ class Http1Connection(asyncio.Protocol):
         fast = rim.fast
         if fast is None or not block.repeatable:
             return False
-        if not fast.answer(head, end, block, rim.scheme, self.client, self._send):
+        write, send = self._send, self._send_apart
+        if not fast.answer(head, end, block, rim.scheme, self.client, write, send):
             return False
         self._quiet_since = self.loop.time()
         return True
@@ -344,6 +358,7 @@ class Http1Connection(asyncio.Protocol):
         answer = self.rim.errors.refusal(fault)
         assert isinstance(answer.content, Sequence)
         content = answer.content[0]
+        assert isinstance(content, bytes)
         framing = choose_framing(answer, len(content), "GET", 1)
         self._transport.write(encode_head(answer.head, framing, "close") + content)
         began = self._head_since
@@ -424,27 +439,63 @@ class Http1Connection(asyncio.Protocol):
         return encode_head(answer.head, framing, connection), framing
 
     def _send_at_once(self, turn: Turn, answer: Answer) -> bool:
-        """One write for all of a small ready answer; False if it takes more than that."""
+        """Sends all of a ready answer; False if it takes more than that. What the client does not
+        take at once is by reference, and the answer ends with it."""
         content = answer.content
         if not isinstance(content, _READY):
             return False
         size = sum(map(len, content))
-        if size > JOINED:
+        if size > JOINED and self._tls:
             return False
         head, framing = self._frame(turn, answer, size)
         if not framing.has_content:
             self._transport.write(head)
         elif size == framing.length:
-            self._transport.write(b"".join((head, *content)))
             turn.sent = size
+            self._send_apart(head, content, size)
         else:
             self.rim.report(f"bug: {turn.exchange.request.url}: {size} bytes for {framing.length}")
             self._end(turn, False)
             return True
         if answer.repeatable is not None:
             self._keep(turn, answer, head)
-        self._end(turn, True)
+        if self._room is None or self._tls:
+            self._end(turn, True)
+        else:
+            self._written = True
         return True
+
+    def _send_apart(self, head: bytes, pieces: Sequence[Piece], size: int) -> None:
+        """Head and content, `size` bytes. What the client does not take yet waits, and `_room` says
+        so."""
+        if not any(isinstance(piece, FileSpan) for piece in pieces):
+            if size <= JOINED:
+                self._transport.write(b"".join((head, *_bytes(pieces))))
+            else:
+                self._transport.writelines((head, *_bytes(pieces)))
+        elif self._tls:
+            self._transport.write(b"".join((head, *_bytes(pieces))))
+        else:
+            self._send_files((head, *pieces), len(head) + size)
+
+    def _send_files(self, pieces: Sequence[Piece], size: int) -> None:
+        if self._files is None:
+            fd = self._transport.get_extra_info("socket").fileno()
+            self._files = FileSender(fd, self.loop, UNSENT, self._files_ended)
+        if not self._files.send(pieces, size):
+            self.pause_writing()
+
+    def _files_ended(self, error: Exception | None) -> None:
+        if error is not None:
+            self._lose()
+            return
+        self.resume_writing()
+        if self._closing:
+            self._close()
+
+    @property
+    def _sends_files(self) -> bool:
+        return self._files is not None and self._files.left > 0
 
     def _keep(self, turn: Turn, answer: Answer, head: bytes) -> None:
         """Has an answer given again, where it is one to any connection."""
@@ -461,6 +512,8 @@ class Http1Connection(asyncio.Protocol):
                 turn.answer = await turn.miss.answer(turn.asked)
             elif turn.answer is None:
                 turn.answer = await self.rim.handler.answer(turn.exchange)
+            if self._room is not None:
+                await self._room  # of interim responses
             if self._send_at_once(turn, turn.answer):
                 self._serve()
                 return
@@ -490,6 +543,8 @@ class Http1Connection(asyncio.Protocol):
         if not framing.has_content:
             self._give_up(turn)
             return
+        if self._room is not None:
+            await self._room
         if isinstance(content, Sequence):
             for piece in content:
                 await self._send_piece(turn, framing, piece)
@@ -501,9 +556,17 @@ class Http1Connection(asyncio.Protocol):
         if framing.chunked:
             self._transport.write(b"0\r\n\r\n")
 
-    async def _send_piece(self, turn: Turn, framing: Framing, piece: bytes | memoryview) -> None:
+    async def _send_piece(self, turn: Turn, framing: Framing, piece: Piece) -> None:
         if framing.length is not None and turn.sent + len(piece) > framing.length:
             raise ContentCutShort(f"more content than the {framing.length} bytes that were due")
+        if isinstance(piece, FileSpan):
+            if not framing.chunked and not self._tls:
+                turn.sent += len(piece)
+                self._send_files((piece,), len(piece))
+                if self._room is not None:
+                    await self._room
+                return
+            piece = piece.read()
         view = memoryview(piece) if len(piece) > PIECE else piece
         for begin in range(0, len(piece), PIECE):
             part = view if view is piece else view[begin : begin + PIECE]
@@ -522,9 +585,11 @@ class Http1Connection(asyncio.Protocol):
         if turn is not self._turn:
             return
         self._turn = None
+        self._written = False
         turn.interim.open = False
         self._quiet_since = now = self.loop.time()
         if not complete:
+            turn.sent = max(0, turn.sent - self._waiting)
             self._give_up(turn)
             self._break(turn)
         elif (
@@ -562,8 +627,8 @@ class Http1Connection(asyncio.Protocol):
         self._closing = True
 
     def _lose(self) -> None:
-        self._transport.abort()
         self._abandon()
+        self._transport.abort()
 
     def _give_up(self, turn: Turn) -> None:
         if turn.answer is not None and not isinstance(turn.answer.content, Sequence):
@@ -581,7 +646,8 @@ class Http1Connection(asyncio.Protocol):
 
     def _close(self) -> None:
         self._closing = True
-        self._transport.close()
+        if not self._sends_files:
+            self._transport.close()
         self._arm(self.loop.time() + self.rim.deadlines.stall)
 
     def _linger(self) -> None:
@@ -594,6 +660,12 @@ class Http1Connection(asyncio.Protocol):
         self._quiet_since = self.loop.time()
         self._arm(self._quiet_since + self.rim.deadlines.linger)
         self._govern_reading()
+
+    @property
+    def _waiting(self) -> int:
+        """Bytes that the kernel has not taken."""
+        left = 0 if self._files is None else self._files.left
+        return self._transport.get_write_buffer_size() + left
 
     # -- deadlines ---------------------------------------------------------------------------
 
@@ -620,6 +692,8 @@ class Http1Connection(asyncio.Protocol):
         """When something is to be done if nothing happens before, and what."""
         deadlines = self.rim.deadlines
         unsent = self._transport.get_write_buffer_size()
+        if self._files is not None:
+            unsent += self._files.in_flight
         if unsent != self._unsent:
             self._unsent, self._unsent_since = unsent, now
         if unsent:
@@ -645,6 +719,10 @@ class Http1Connection(asyncio.Protocol):
     def _head_late(self) -> None:
         detail = "the request's head took over 10 s; send it whole at once"
         self._refuse(RequestError(408, "head-timeout", detail))
+
+
+def _bytes(pieces: Sequence[Piece]) -> list[bytes | memoryview]:
+    return [piece.read() if isinstance(piece, FileSpan) else piece for piece in pieces]
 
 
 def _nothing() -> None:

@@ -14,7 +14,7 @@ from cdn.storage.eviction.two_logs import PROBATION_SHARE
 from cdn.storage.logs import Logs
 from cdn.storage.memory import MOST_VARIANTS
 from cdn.storage.segments import MOST_USES
-from cdn.storage.store import SliceDamaged, SliceGone
+from cdn.storage.store import FileSpan, SliceDamaged, SliceGone
 from tests.storage.disk_kit import (
     SHARDS,
     SIZE,
@@ -454,6 +454,36 @@ async def test_too_much_is_not_ready(tmp_path):
         assert stored.ready(few) == [content_of("a", 10)]
         assert stored.ready([ByteRange(5, 5 + READY)]) == [content_of("a", size)[5 : 5 + READY]]
         assert stored.ready([ByteRange(0, READY), ByteRange(0, 1)]) is None
+
+
+async def test_what_is_resident_and_verified_is_sent_out_of_its_segment(tmp_path, monkeypatch):
+    size = 1 << 20
+    content = content_of("a", 3 * size)
+    with opened(tmp_path, 256 << 20, largest_slice=size) as store:
+        put(store, response("a", slice_size=size), content)
+        await store.flush()
+        stored = only(store, "a")
+        part = ByteRange(size - 100_000, size + 70_000)
+        assert stored.ready_to_send([part]) is None  # to be verified, off the loop
+        assert await read(stored) == content
+        spans = stored.ready_to_send([part])
+        assert all(isinstance(span, FileSpan) for span in spans)
+        assert b"".join(span.read() for span in spans) == content[part.start : part.stop]
+        assert bytes(spans[0].read_again(1_000)) == content[part.start + 1_000 : size]
+        reading = stored.open_to_send([ByteRange(5, 3 * size)])
+        pieces = [await reading.read() for _ in range(4)]
+        assert b"".join(span.read() for span in pieces[:3]) == content[5:]
+        assert pieces[3] == b""
+        monkeypatch.setattr("cdn.storage.segments.Segment.is_resident", lambda *of: False)
+        assert stored.ready_to_send([part]) is None
+        assert not spans[0].is_resident(0, 1)
+        reading = stored.open_to_send([part])
+        assert await reading.read() == content[part.start : size]  # read in a thread
+        for path in files(tmp_path, "segment"):
+            if path.stat().st_size > size:
+                flip(path, 64 + len(key_of("a")) + 100)
+        with pytest.raises(SliceDamaged):
+            spans[0].read_again(0)
 
 
 @pytest.mark.parametrize("size", [SLICE, 2 * SLICE])

@@ -1,6 +1,7 @@
 """The RAM store: what it costs, what goes first, and that writers leave a trace only by commit."""
 
 import gc
+import os
 import tracemalloc
 from dataclasses import replace
 
@@ -15,7 +16,7 @@ from cdn.semantics.slices import PresentSlices
 from cdn.semantics.stored_response import StoredResponse, make_stored_response
 from cdn.storage import memory
 from cdn.storage.memory import MOST_VARIANTS, MemoryStore
-from cdn.storage.store import SliceGone
+from cdn.storage.store import FileSpan, SliceGone
 from tests.storage.eviction_models import RamModel
 
 NOW = 1_767_225_600.0
@@ -78,7 +79,40 @@ def test_what_went_in_comes_out():
     assert _content(stored) == content
     across = ByteRange(SLICE_SIZE - 2, SLICE_SIZE + 3)
     assert b"".join(stored.ready([across])) == content[across.start : across.stop]
-    assert stored.ready([across])[0].obj is stored.slices[0]  # shared, not copied
+
+
+def test_a_large_slice_is_sent_out_of_its_file():
+    store = MemoryStore(64 << 20)
+    content = bytes(range(256)) * 8192 + b"end"
+    assert _store(store, _response(), content)
+    (stored,) = store.lookup(b"http://example.com/a")
+    part = ByteRange(SLICE_SIZE - 100_000, SLICE_SIZE + 5)
+    span, few = stored.ready_to_send([part])
+    assert isinstance(span, FileSpan)
+    assert len(span) == 100_000
+    assert span.read() + few == content[part.start : part.stop]
+    (whole,) = stored.ready_to_send([ByteRange(2 * SLICE_SIZE, len(content))])
+    assert whole.obj is stored.slices[2]  # small: shared, not copied
+    blocks = os.fstat(span.fd).st_blocks
+    assert store.remove(b"http://example.com/a") == 1
+    del stored
+    assert os.fstat(span.fd).st_blocks <= blocks - SLICE_SIZE // 512
+    assert span.read() == content[part.start : SLICE_SIZE]  # who sends it holds it
+    fd = os.dup(span.fd)
+    del span
+    assert os.fstat(fd).st_blocks == 0
+    os.close(fd)
+
+
+def test_what_replaces_content_writes_nothing_over_it():
+    store = MemoryStore(64 << 20)
+    sent = []
+    for number in range(20):
+        content = bytes([number]) * SLICE_SIZE
+        assert _store(store, _response(), content)
+        (stored,) = store.lookup(b"http://example.com/a")
+        sent.append((stored.ready_to_send([ByteRange(0, SLICE_SIZE)])[0], content))
+    assert [span.read() for span, _ in sent] == [content for _, content in sent]
     assert store.lookup(b"http://example.com/b") == ()
     assert (store.counters.objects, store.counters.evictions, store.counters.refused) == (1, 0, 0)
 

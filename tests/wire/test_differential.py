@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from cdn.semantics.http_date import format_http_date
 from tests.conformance.player import _Answers, _lines, load_cases
-from tests.kit import ManualClock, Reply, ScriptedOrigin
+from tests.kit import ManualClock, Pattern, Reply, ScriptedOrigin
 from tests.kit.cdn_nodes import local_edge, local_shield
 
 LIMIT = 5.0
@@ -89,12 +89,13 @@ class Pair:
 
 
 @contextlib.asynccontextmanager
-async def pair(node=local_edge, **keys):
+async def pair(node=local_edge, disk=None, **keys):
     clock = ManualClock()
+    stores = [{"store": str(disk / name), "disk": "256MiB"} if disk else {} for name in "ab"]
     async with (
         ScriptedOrigin() as origin,
-        node(origin.url, clock=clock, **keys) as fast,
-        node(origin.url, clock=clock, fast=False, **keys) as full,
+        node(origin.url, clock=clock, **stores[0], **keys) as fast,
+        node(origin.url, clock=clock, fast=False, **stores[1], **keys) as full,
     ):
         both = Pair(origin, clock, [fast, full])
         for node in both.nodes:
@@ -126,6 +127,43 @@ async def test_a_hot_answer_ages_as_any_other_does():
         both.clock.advance(300)
         assert b"fwd=stale" in await both.get()
         assert both.fast_answers == before
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+async def test_ranges_of_what_is_large(tmp_path, on_disk):
+    size = (3 << 20) + 5
+    fields = [("Cache-Control", "max-age=300"), ("ETag", '"v1"')]
+    async with pair(disk=tmp_path if on_disk else None) as both:
+        both.origin.on("/film", Reply(fields=fields, content=Pattern(size)))
+        await both.get("/film")
+        for number, asked in enumerate(
+            [
+                "0-0",
+                "0-65535",
+                "1000000-1065535",
+                "1048576-1179647",
+                "1048576-1179648",
+                f"{size - 70_000}-",
+                f"{size - 70_000}-{size + 5}",
+                f"{size}-",
+                "9-3",
+                "0-70000,1048000-1049000",
+                "-70000",
+                "",
+            ]
+        ):
+            before = both.fast_answers
+            for _ in range(3):
+                got = await both.get("/film", f"Range: bytes={asked}")
+                assert b"; hit; ttl=" in got or number > 6
+            if 0 < number < 4 and not on_disk:
+                assert both.fast_answers == before + 3
+            both.clock.advance(1)
+        await both.get("/film", method="HEAD")
+        await both.get("/film", 'If-None-Match: "v1"')
+        await both.get("/film", 'If-Range: "v1"', "Range: bytes=5-70000")
+        await both.get("/film", 'If-Range: "v2"', "Range: bytes=5-70000")
+        await both.get("/film")
 
 
 async def test_conditions_and_ranges_of_a_hot_answer():

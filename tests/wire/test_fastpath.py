@@ -5,12 +5,12 @@ import random
 import tracemalloc
 
 from cdn.gateway.exchange import Answer, Outcome
-from cdn.gateway.hot import BARRED, LARGEST, Repeatable, Repeats
+from cdn.gateway.hot import BARRED, Repeatable, Repeats
 from cdn.gateway.services import ServiceTable
 from cdn.semantics.message import Fields, Request, Response
 from cdn.semantics.ranges import ByteRange
 from cdn.storage.memory import MemoryStore
-from cdn.wire.fastpath import HotResponses
+from cdn.wire.fastpath import LARGEST, HotResponses
 from cdn.wire.field_block import FieldMemory
 from tests.gateway.gateway_kit import HOST, site, storable
 from tests.kit import Reply
@@ -315,11 +315,22 @@ def test_what_is_being_purged_everywhere_is_not_repeated_for_a_while():
     assert repeatable() is not None
 
 
-async def test_what_is_large_or_in_part_is_the_full_paths():
+async def test_what_is_large_is_the_full_paths_but_for_its_parts():
+    content = random.Random(1).randbytes(LARGEST + 1)
     async with site() as at:
-        at.origin.on("/a", storable(bytes(LARGEST + 1)))
+        at.origin.on("/a", storable(content, ("ETag", '"v1"')))
         for _ in range(4):
-            await next_is_not_fast(at)
+            assert (await next_is_not_fast(at)).content == content
+        await hot(at, "/a", ("Range", "bytes=0-0"))
+        for first, last in ((0, LARGEST - 1), (7, 70_000), (LARGEST, LARGEST)):
+            before = fast_answers(at)
+            got = await at.get("/a", ("Range", f"bytes={first}-{last}"))
+            assert got.content == content[first : last + 1]
+            assert got.field("content-range") == f"bytes {first}-{last}/{len(content)}"
+            assert fast_answers(at) == before + 1
+        got = await next_is_not_fast(at, "/a", ("Range", "bytes=0-"))
+        assert got.content == content
+        assert at.edge.node.server.hot_bytes < 10_000
 
 
 async def test_a_hot_answer_leaves_no_garbage():

@@ -33,6 +33,10 @@ LINES = [
     b"Expect: 100-continue",
     b"Upgrade: h2c",
     b"Range: bytes=0-1",
+    b"Range: bytes=0-0",
+    b"Range: bytes=1-0",
+    b"Range: bytes=2-",
+    b"Range: bytes=0-1,3-4",
     b'If-None-Match: "a"',
     b"Cache-Control: no-cache",
     b"X-Tab:\t x \t",
@@ -101,6 +105,36 @@ def test_a_head_is_what_the_strict_parser_says(line, lines, scheme):
 def test_what_frames_or_ends_is_left_to_the_strict_parser(line):
     block = b"Host: a.example\r\n" + line + b"\r\n\r\n"
     assert FieldMemory().block(block) is None
+
+
+@pytest.mark.parametrize(
+    ("wanted", "part"),
+    [
+        (b"0-0", (0, 0)),
+        (b"5-9", (5, 9)),
+        (b"7-", (7, None)),
+        (b"9-5", None),
+        (b"-5", None),
+        (b"1-2,4-5", None),
+        (b"1-2\r\nRange: bytes=3-4", None),
+        (b"1-2\r\nrange: bytes=3-4", None),
+        (b"\xe9-2", None),
+    ],
+)
+def test_blocks_differ_in_the_range_they_want(wanted, part):
+    memory = FieldMemory()
+    blocks = [
+        memory.block(
+            b'Host: a.example\r\nIf-Range: "a"\r\nRange: bytes=%s\r\nCookie: a\r\n\r\n' % asked
+        )
+        for asked in (b"0-0", wanted, wanted)
+    ]
+    for block in blocks[1:]:
+        assert block.part == part
+        assert (block.narrowing == blocks[0].narrowing) is (part is not None)
+        values = wanted.decode("latin-1").lower().replace("\r\nrange: ", ", ")
+        assert block.fields.get("range") == f"bytes={values}"
+        assert block.fields.get("if-range") == '"a"'
 
 
 def test_a_block_is_the_same_object_at_its_third_sight():
