@@ -10,8 +10,9 @@ from cdn.gateway.services import ServiceTable
 from cdn.semantics.message import Fields, Request, Response
 from cdn.semantics.ranges import ByteRange
 from cdn.storage.memory import MemoryStore
-from cdn.wire.fastpath import LARGEST, HotResponses
 from cdn.wire.field_block import FieldMemory
+from cdn.wire.hot_answer import LARGEST
+from cdn.wire.hot_responses import HotResponses
 from tests.gateway.gateway_kit import HOST, site, storable
 from tests.kit import Reply
 from tests.storage.disk_kit import NOW, content_of, key_of, opened, put, response

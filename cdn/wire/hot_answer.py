@@ -1,0 +1,156 @@
+"""An answer that is given again as bytes: what of it changes from second to second is written anew.
+
+Strategy: from one second to the next such an answer differs in Age and in Cache-Status' ttl alone,
+which are written anew when they have changed, by the rules of the full path, so that both say the
+same at every moment. Small content is kept a second time, behind its head; of large content the
+parts are given in this way, out of the store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cdn.gateway.exchange import Answer
+from cdn.gateway.hot import Repeatable
+from cdn.observe.hits import Served
+from cdn.semantics.delivery import shown_age, shown_ttl
+from cdn.semantics.freshness import current_age
+from cdn.semantics.message import Request
+from cdn.semantics.ranges import ByteRange
+from cdn.storage.store import Piece, SliceUnavailable
+from cdn.wire.field_block import FieldBlock
+
+LARGEST = 128 * 1024
+"""Bytes of content that are held for an answer, and sent for one."""
+
+JOINED = 4096
+"""Bytes of content that are kept a second time, behind their head."""
+
+MOST_SIZES = 16
+"""Of parts, of which is remembered what is said of them."""
+
+_MARGIN = 1e-5
+"""Seconds before a figure changes in which it is computed anew each time: floats round."""
+
+
+class HotAnswer:
+    """One answer: `head`, which is right from `since` to `until`, in the clock's seconds, while the
+    answer is fresh for `ttl` more, and `rest` behind it. Where `ranged`, the head lacks its end,
+    and a part of the content's `length` bytes is to follow, which are in `body` or, where they are
+    more than `LARGEST`, in the store."""
+
+    __slots__ = (
+        "_after",
+        "_before",
+        "_between",
+        "_joined",
+        "_parts",
+        "body",
+        "head",
+        "length",
+        "of",
+        "ranged",
+        "rest",
+        "served",
+        "since",
+        "ttl",
+        "until",
+    )
+
+    def __init__(
+        self, of: Repeatable, request: Request, answer: Answer, head: bytes, body: bytes | None
+    ) -> None:
+        self.of = of
+        self.body = b"" if body is None else body
+        self.length = len(body) if body is not None else of.response.length or 0
+        status = answer.head.status
+        self.ranged = status == 206 and b"\r\nContent-Range: bytes " in head
+        if self.ranged:
+            head = head[: head.rindex(b"\r\nContent-Range: ")]
+        joins = self.length <= JOINED and not self.ranged
+        self._joined = self.body if joins else b""
+        self.rest = b"" if joins or self.ranged else self.body
+        # The fields that a node adds stand together, at the end, and once (`delivery`).
+        age = head.rindex(b"\r\nAge: ") + 7
+        named = head.rindex(b"\r\nCache-Status: ") + 16
+        line_end = head.find(b"\r\n", named)
+        ttl = head.rindex(b"; ttl=", 0, None if line_end < 0 else line_end) + 6
+        self._before = head[:age]
+        self._between = head[head.index(b"\r\n", age) : ttl]
+        self._after = b"" if line_end < 0 else head[line_end:]
+        self.served = Served(
+            request.method,
+            request.scheme,
+            request.authority,
+            request.target,
+            status,
+            self.length,
+            head[named:ttl].decode("latin-1"),
+            of.service,
+            of,
+        )
+        self.since, self.until = 1.0, 0.0
+        self.ttl = 0
+        self.head = b""
+        self._parts: dict[int, Served] = {}
+
+    def renew(self, now: float) -> bool:
+        """Makes it right for `now`. False: it is not fresh any more."""
+        age = current_age(self.of.response, now)
+        ttl = self.of.lifetime - age
+        if ttl <= 0:  # RFC 9111 §4.2: fresh is a lifetime greater than the age
+            return False
+        self.ttl = shown = shown_ttl(ttl)
+        self.head = b"%b%d%b%d%b%b" % (
+            self._before,
+            shown_age(age),
+            self._between,
+            shown,
+            self._after,
+            self._joined,
+        )
+        self.since = now
+        self.until = max(now, now + min(1 - age % 1, ttl % 1) - _MARGIN)
+        return True
+
+    def part(self, block: FieldBlock) -> tuple[bytes, Sequence[Piece], Served] | None:
+        """The answer for the one range that `block` asks for: head, content, and what is said of
+        it. None where the range cannot be satisfied, or not here."""
+        assert block.part is not None
+        (first, last), length = block.part, self.length
+        if first >= length:
+            return None
+        stop = length if last is None else min(last + 1, length)
+        pieces: Sequence[Piece] | None
+        if length <= LARGEST:
+            pieces = (memoryview(self.body)[first:stop],)
+        elif stop - first > LARGEST:
+            return None
+        else:
+            try:
+                pieces = self.of.stored.ready_to_send((ByteRange(first, stop),))
+            except SliceUnavailable:
+                return None
+            if pieces is None:
+                return None
+        told = b"\r\nContent-Range: bytes %d-%d/%d\r\nContent-Length: %d\r\n\r\n"
+        head = self.head + told % (first, stop - 1, length, stop - first)
+        return head, pieces, self._parts.get(stop - first) or self._part_served(stop - first)
+
+    def _part_served(self, size: int) -> Served:
+        """What is said of a part of so many bytes; clients mostly ask for parts of one size."""
+        if len(self._parts) >= MOST_SIZES:
+            self._parts.clear()
+        of = self.served  # `replace` would take longer than all the rest
+        served = self._parts[size] = Served(
+            of.method,
+            of.scheme,
+            of.authority,
+            of.target,
+            of.status,
+            size,
+            of.member,
+            of.service,
+            of.of,
+        )
+        return served

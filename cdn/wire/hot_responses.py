@@ -1,0 +1,265 @@
+"""Hot answers under their primary keys, within a budget of bytes.
+
+Strategy: once for each way to ask that tells answers apart. A key is forgotten as soon as the
+gateway tells that it, or everything, has changed; when its answer is no longer fresh; and when
+others are hotter, by the policy that governs RAM.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Protocol
+
+from cdn.gateway.exchange import Answer
+from cdn.gateway.hot import Repeatable, Repeats, Standing
+from cdn.semantics.message import Request
+from cdn.semantics.ranges import ByteRange
+from cdn.storage.eviction.greedy_dual import GDG
+from cdn.storage.store import SliceUnavailable
+from cdn.wire.field_block import LONGEST_REQUEST_LINE, REQUEST_LINE, FieldBlock
+from cdn.wire.hot_answer import LARGEST, HotAnswer
+from cdn.wire.response_head import choose_framing, encode_head
+
+MOST_ANSWERS = 64
+"""Of one key; the one that was made first goes first."""
+
+_OVERHEAD = 1_600
+"""Bytes of an answer besides its head and content (tests/wire/test_fastpath.py keeps it honest)."""
+
+
+class Room(Protocol):
+    """Where bytes are accounted for. See `MemoryStore.reserve`."""
+
+    def reserve(self, size: int) -> bool: ...
+
+    def release(self, size: int) -> None: ...
+
+
+class _Key:
+    """All answers of one primary key."""
+
+    __slots__ = ("answers", "nominated", "reserved", "size")
+
+    def __init__(self, nominated: tuple[str, ...]) -> None:
+        self.nominated = nominated
+        self.answers: dict[str | tuple[str | None, ...], HotAnswer] = {}
+        self.size = 0
+
+
+class HotResponses:
+    """Answers by primary key, up to `capacity` bytes. Where the store holds content in RAM,
+    `shared`, it is not held twice, and what is held beside it is accounted for in `room`."""
+
+    def __init__(
+        self, repeats: Repeats, capacity: int, room: Room | None, clock: Callable[[], float]
+    ) -> None:
+        self._repeats = repeats
+        self._room = room
+        self._clock = clock
+        self._keys: dict[bytes, _Key] = {}
+        self._policy: GDG[bytes] = GDG(capacity)
+        self._changes = 0
+        repeats.tell(self.forget, self.forget_all)
+
+    @property
+    def size(self) -> int:
+        """Bytes that are held."""
+        return self._policy.used
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def standing(self, block: FieldBlock, scheme: str, peer: str) -> Standing | None:
+        """How `peer` is taken, who says in `block` for whom it asks."""
+        known = block.standing
+        if (
+            known is None
+            or known.rules != self._repeats.rules
+            or known.peer != peer
+            or known.scheme != scheme
+        ):
+            asked = Request("GET", scheme, block.origins.authorities[scheme], "/", block.fields)
+            known = block.standing = self._repeats.standing(asked, peer)
+        return known
+
+    def find(
+        self, block: FieldBlock, told: str, method: str, key: bytes, now: float
+    ) -> HotAnswer | None:
+        """The answer to give at `now`; `told` is what tells it from others, as in `narrowing`."""
+        found = self._keys.get(key)
+        if found is None:
+            return None
+        if method == "GET" and not found.nominated:
+            answer = found.answers.get(told)
+        else:
+            answer = found.answers.get(_shape(block, told, method, found.nominated))
+        if answer is None:
+            return None
+        if not answer.since <= now <= answer.until and not answer.renew(now):
+            self.forget(key)
+            return None
+        of, repeats = answer.of, self._repeats
+        if (of.tags or repeats.judge.has_rules) and not repeats.hold(of):
+            self.forget(key)
+            return None
+        return answer
+
+    def take(
+        self, block: FieldBlock, request: Request, peer: str, answer: Answer, head: bytes
+    ) -> None:
+        """Keeps an answer that was just given to a `request` of `peer`, with `head`."""
+        of = answer.repeatable
+        if of is None or not block.repeatable:
+            return
+        told = block.narrowing
+        if block.claims:
+            standing = self.standing(block, request.scheme, peer)
+            if standing is None:
+                return
+            told = told_by(block, standing)
+        status = answer.head.status
+        # What one range brings is cut out of the whole; several, or none, the full path tells.
+        if status == 416 or (status == 206 and block.part is None):
+            return
+        body: bytes | None = b""
+        if answer.content and (of.response.length or 0) <= LARGEST:
+            body = self._content(of)
+            if body is None:
+                return
+        elif answer.content:
+            if status != 206:
+                return  # the whole of it the full path sends
+            body = None
+        made = HotAnswer(of, request, answer, head, body)
+        if made.renew(self._clock()):
+            self._put(of, _shape(block, told, request.method, of.nominated), made)
+
+    def make(
+        self,
+        block: FieldBlock,
+        told: str,
+        standing: Standing | None,
+        line: bytes,
+        scheme: str,
+        key: bytes,
+        now: float,
+    ) -> HotAnswer | None:
+        """The first answer to a plain request with this line for what is stored and fresh."""
+        if block.narrowing or not line.startswith(b"GET "):
+            return None
+        authority = block.origins.authorities[scheme]
+        if standing is None:
+            answer = self._repeats.first(key, authority, lambda: block.fields, now)
+        else:
+            named = standing.origin.partition(b"://")[2].decode("latin-1")
+            answer = self._repeats.first(
+                key, named, lambda: standing.fields, now, surrogate=standing.surrogate
+            )
+        if answer is None or len(line) > LONGEST_REQUEST_LINE:
+            return None
+        asked = REQUEST_LINE.fullmatch(line)
+        of = answer.repeatable
+        if asked is None or of is None or (of.response.length or 0) > LARGEST:
+            return None
+        body = self._content(of) if answer.length else b""
+        if body is None:
+            return None
+        head = encode_head(answer.head, choose_framing(answer, None, "GET", 1), None)
+        request = Request("GET", scheme, authority, asked[2].decode("ascii"), block.fields)
+        made = HotAnswer(of, request, answer, head, body)
+        if not made.renew(now):
+            return None
+        self._put(of, _shape(block, told, "GET", of.nominated), made)
+        return made
+
+    def _content(self, of: Repeatable) -> bytes | None:
+        """The whole content that an answer is made of."""
+        found = self._keys.get(of.key)
+        for other in found.answers.values() if found else ():
+            if other.of.response is of.response and other.body:
+                return other.body
+        try:
+            pieces = of.stored.ready([ByteRange(0, of.response.length or 0)])
+        except SliceUnavailable:
+            return None
+        if pieces is None:
+            return None
+        if len(pieces) == 1 and isinstance(pieces[0], memoryview):
+            held = pieces[0].obj
+            if isinstance(held, bytes) and len(held) == len(pieces[0]):
+                return held
+        return b"".join(pieces)
+
+    def _put(self, of: Repeatable, shape: str | tuple[str | None, ...], made: HotAnswer) -> None:
+        key = of.key
+        found = self._keys.get(key)
+        if found is None or found.nominated != of.nominated:
+            found = _Key(of.nominated)
+        size = found.size + self._size_of(found, made)
+        if size > self._policy.budget // 8:
+            return
+        self.forget(key)
+        changes = self._changes
+        if self._room is not None and not self._room.reserve(size):
+            return
+        if self._changes != changes:  # room was made, perhaps by taking this very response out
+            if self._room is not None:
+                self._room.release(size)
+            return
+        found.answers[shape] = made
+        found.size = size
+        while len(found.answers) > MOST_ANSWERS:
+            del found.answers[next(iter(found.answers))]
+        self._keys[key] = found
+        for victim in self._policy.admit(key, size):
+            self._let_go(self._keys.pop(victim))
+
+    def _size_of(self, found: _Key, made: HotAnswer) -> int:
+        size = _OVERHEAD + 2 * len(made.head)
+        if self._room is None and not any(o.body is made.body for o in found.answers.values()):
+            size += len(made.body)
+        return size
+
+    def _let_go(self, key: _Key) -> None:
+        if self._room is not None:
+            self._room.release(key.size)
+
+    def touch(self, of: Repeatable, uses: int) -> None:
+        """An answer was given so many times."""
+        self._repeats.touch(of, uses)
+        with contextlib.suppress(KeyError):  # it has gone since
+            self._policy.touch(of.key, uses)
+
+    def forget(self, key: bytes) -> None:
+        """Nothing of it is given again."""
+        self._changes += 1
+        found = self._keys.pop(key, None)
+        if found is not None:
+            self._policy.remove(key)
+            self._let_go(found)
+
+    def forget_all(self) -> None:
+        """Nothing at all is given again."""
+        for key in list(self._keys):
+            self.forget(key)
+
+
+def told_by(block: FieldBlock, standing: Standing) -> str:
+    """What tells the answers to a block that says for whom it asks: also who is answered, and what
+    the log says of the target where that is not what the key says."""
+    scheme, told = standing.scheme, "\nsurrogate" if standing.surrogate else ""
+    if standing.origin != block.origins[scheme]:
+        told += f"\n{scheme}://{block.origins.authorities[scheme]}"
+    return f"{told}\n{block.narrowing}" if told else block.narrowing
+
+
+def _shape(
+    block: FieldBlock, told: str, method: str, nominated: tuple[str, ...]
+) -> str | tuple[str | None, ...]:
+    """What tells the answer to a request from others under its key."""
+    shape = told if method == "GET" else f"{method}\n{told}"
+    if not nominated:
+        return shape
+    fields = block.fields
+    return (shape, *[fields.get(name) for name in nominated])
