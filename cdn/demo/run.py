@@ -61,6 +61,7 @@ class Cdn:
     shields: dict[str, str] = field(default_factory=dict)
     edges: dict[str, str] = field(default_factory=dict)
     admin: dict[str, str] = field(default_factory=dict)
+    nodes: list[Node] = field(default_factory=list)
 
 
 def run_demo(
@@ -115,6 +116,8 @@ class _Demo:
                     _show(console, visits, wrong)
                 if not check and not as_json:
                     _hints(console, cdn)
+                    for node in cdn.nodes:  # of the visits nothing more is to be told
+                        node.server.settle()
                     self._follower = Follower(console)
                     await self._follower.until(stopped)
         return 1 if wrong else 0
@@ -177,6 +180,7 @@ class _Demo:
             for path in SHOWN:
                 await node.purge(f"http://{SITE}{path}")
         running.push_async_callback(node.stop, STOP_LIMIT)
+        cdn.nodes.append(node)
         cdn.admin[name] = admin
         host, bound = node.server.addresses[0]
         return f"http://{host}:{bound}"
