@@ -97,7 +97,7 @@ class Repeats:
         self.services = services
         self.trusts = trusts
         self.rules = 0
-        self._name = name
+        self.node = name
         self._store = store
         self.judge = judge
         self._clock = clock
@@ -166,12 +166,25 @@ class Repeats:
         """How requests like this one from `peer` are taken; None where that is not for a rim."""
         exchange = heard(Exchange(request, peer, 0.0), self.trusts)
         told = exchange.request
-        if is_loop(told.fields, self._name):
+        if is_loop(told.fields, self.node):
             return None
         origin = f"{told.scheme}://{told.authority}".encode("latin-1")
         return Standing(
             self.rules, request.scheme, peer, origin, exchange.client or peer, told.fields
         )
+
+    def plain(self, key: bytes, authority: str) -> Repeatable | None:
+        """What a hit of `key` is made of, where nothing of the request matters; None where that
+        takes more than a look. Whether it is fresh is not asked."""
+        variants = self._store.lookup(key)
+        if not variants or len(variants) > 1:
+            return None
+        found = variants[0]
+        response, service = found.response, self.services.match(authority)
+        if response.variant or response.groups or service is None:
+            return None
+        lifetime = freshness_lifetime(response, service.policy)
+        return self.made_of(key, found, variants, lifetime, service.name)
 
     def first(
         self,
@@ -200,7 +213,7 @@ class Repeats:
         if of is None or not isinstance(use := decide(ANYONE, response, policy, now), Hit):
             return None
         request = A_SURROGATE if surrogate else ANYONE
-        answer = from_store(self._name, request, _no_content, use, policy, now)
+        answer = from_store(self.node, request, _no_content, use, policy, now)
         if answer is not None:
             answer.repeatable = of
         return answer

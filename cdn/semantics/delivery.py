@@ -28,7 +28,7 @@ _CONTENT_FIELDS = frozenset(
     }
 )
 
-_TAKES_RANGES = ("Accept-Ranges", "bytes")
+TAKES_RANGES = ("Accept-Ranges", "bytes")
 
 OWN_FIELDS = frozenset({"age", "via", "cache-status"})
 """Fields that every node writes itself, after all others."""
@@ -84,12 +84,12 @@ def deliver(
             ranges = parse_range(wanted, length)
             if ranges is not None:
                 if "accept-ranges" not in received:
-                    fields = fields.adding(_TAKES_RANGES)
+                    fields = fields.adding(TAKES_RANGES)
                 # RFC 9110 §14.4: on a 200 Content-Range meant nothing; here it is ours to write.
                 fields = fields.without({"content-range"})
                 return _partial(fields, own_fields, ranges, length)
         if "accept-ranges" not in received:
-            own_fields = (_TAKES_RANGES, *own_fields)
+            own_fields = (TAKES_RANGES, *own_fields)
     head = Response(selected.status, fields.adding(*own_fields), selected.reason)
     whole: tuple[Segment, ...] = (ByteRange(0, length),) if length else ()
     return Delivery(head, whole if request.method == "GET" else (), length)

@@ -1,8 +1,10 @@
-"""The common case of storing (RFC 9111 §3), in one look: a 200 to a plain GET, fresh and for all.
+"""The common cases of storing and delivering (RFC 9111 §3, §4), in one look: a 200 to a plain GET,
+fresh and for all.
 
-Strategy: nothing new is decided here. Whatever `may_store`, `make_stored_response` and `decide`
-might say anything else of than "stored, a hit for anyone" is left to them; of the rest this gives
-the same value for a fraction of the steps (tests/semantics/test_plain.py holds the two together).
+Strategy: nothing new is decided here. Whatever `may_store`, `make_stored_response`, `decide` and
+`deliver` might say anything else of than "stored, a hit for anyone" is left to them; of the rest
+this gives the same value for a fraction of the steps (tests/semantics/test_plain.py holds the two
+together).
 """
 
 from __future__ import annotations
@@ -10,9 +12,10 @@ from __future__ import annotations
 from functools import lru_cache
 
 from cdn.semantics.cache_control import REMEMBERED, CacheControl, parse_cache_control
+from cdn.semantics.delivery import OWN_FIELDS, TAKES_RANGES
 from cdn.semantics.freshness import current_age, freshness_lifetime
 from cdn.semantics.http_date import parse_http_date, year_of
-from cdn.semantics.message import Fields, Response
+from cdn.semantics.message import FieldLine, Fields, Response
 from cdn.semantics.policy import CachePolicy
 from cdn.semantics.stored_response import (
     StoredResponse,
@@ -93,6 +96,26 @@ def stored_plainly(
     # RFC 9111 §4.2: fresh is a lifetime greater than the age.
     fresh = freshness_lifetime(stored, policy) > current_age(stored, response_time)
     return stored if fresh else None
+
+
+_FOR_SOME = OWN_FIELDS | {"cdn-cache-control", "surrogate-control"}
+"""Fields of a stored response that not everybody gets, or that this node adds to."""
+
+
+def delivered_plainly(stored: StoredResponse) -> tuple[FieldLine, ...] | None:
+    """The fields with which a stored response, while it is fresh, answers a plain GET with its
+    whole content, but for those that end every hit (Age, Via, Cache-Status). None where all the
+    rules must be asked."""
+    directives = stored.directives
+    if stored.status != 200 or stored.present is not None or stored.length is None:
+        return None
+    if directives.no_cache or directives.for_one_client:
+        return None
+    index = stored.fields.by_name()
+    if not _FOR_SOME.isdisjoint(index):
+        return None
+    lines = stored.fields.lines
+    return lines if "accept-ranges" in index else (*lines, TAKES_RANGES)
 
 
 def _usual(value: str) -> CacheControl | None:

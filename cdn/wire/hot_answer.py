@@ -33,6 +33,10 @@ _MARGIN = 1e-5
 """Seconds before a figure changes in which it is computed anew each time: floats round."""
 
 
+Head = tuple[bytes, bytes, bytes]
+"""What is before the figure of Age, between it and that of the ttl, and after both."""
+
+
 class HotAnswer:
     """One answer: `head`, which is right from `since` to `until`, in the clock's seconds, while the
     answer is fresh for `ttl` more, and `rest` behind it. Where `ranged`, the head lacks its end,
@@ -57,42 +61,52 @@ class HotAnswer:
         "until",
     )
 
-    def __init__(
-        self, of: Repeatable, request: Request, answer: Answer, head: bytes, body: bytes | None
-    ) -> None:
-        self.of = of
+    def __init__(self, head: Head, served: Served, body: bytes | None, ranged: bool) -> None:
+        """Where `body` is None, content stays in the store."""
+        assert isinstance(served.of, Repeatable)
+        self.of = served.of
+        self.served = served
         self.body = b"" if body is None else body
-        self.length = len(body) if body is not None else of.response.length or 0
-        status = answer.head.status
-        self.ranged = status == 206 and b"\r\nContent-Range: bytes " in head
-        if self.ranged:
-            head = head[: head.rindex(b"\r\nContent-Range: ")]
-        joins = self.length <= JOINED and not self.ranged
+        self.length = served.content_bytes
+        self.ranged = ranged
+        joins = self.length <= JOINED and not ranged
         self._joined = self.body if joins else b""
-        self.rest = b"" if joins or self.ranged else self.body
+        self.rest = b"" if joins or ranged else self.body
+        self._before, self._between, self._after = head
+        self.since, self.until = 1.0, 0.0
+        self.ttl = 0
+        self.head = b""
+        self._parts: dict[int, Served] = {}
+
+    @classmethod
+    def given(
+        cls, of: Repeatable, request: Request, answer: Answer, head: bytes, body: bytes | None
+    ) -> HotAnswer:
+        """As `answer` was given to `request`, with this `head`."""
+        length = len(body) if body is not None else of.response.length or 0
+        status = answer.head.status
+        ranged = status == 206 and b"\r\nContent-Range: bytes " in head
+        if ranged:
+            head = head[: head.rindex(b"\r\nContent-Range: ")]
         # The fields that a node adds stand together, at the end, and once (`delivery`).
         age = head.rindex(b"\r\nAge: ") + 7
         named = head.rindex(b"\r\nCache-Status: ") + 16
         line_end = head.find(b"\r\n", named)
         ttl = head.rindex(b"; ttl=", 0, None if line_end < 0 else line_end) + 6
-        self._before = head[:age]
-        self._between = head[head.index(b"\r\n", age) : ttl]
-        self._after = b"" if line_end < 0 else head[line_end:]
-        self.served = Served(
+        after = b"" if line_end < 0 else head[line_end:]
+        served = Served(
             request.method,
             request.scheme,
             request.authority,
             request.target,
             status,
-            self.length,
+            length,
             head[named:ttl].decode("latin-1"),
             of.service,
             of,
         )
-        self.since, self.until = 1.0, 0.0
-        self.ttl = 0
-        self.head = b""
-        self._parts: dict[int, Served] = {}
+        parts = head[:age], head[head.index(b"\r\n", age) : ttl], after
+        return cls(parts, served, body, ranged)
 
     def renew(self, now: float) -> bool:
         """Makes it right for `now`. False: it is not fresh any more."""

@@ -13,13 +13,16 @@ from typing import Protocol
 
 from cdn.gateway.exchange import Answer
 from cdn.gateway.hot import Repeatable, Repeats, Standing
-from cdn.semantics.message import Request
+from cdn.observe.hits import Served
+from cdn.semantics.delivery import cache_status, via
+from cdn.semantics.message import Fields, Request
+from cdn.semantics.plain import delivered_plainly
 from cdn.semantics.ranges import ByteRange
 from cdn.storage.eviction.greedy_dual import GDG
 from cdn.storage.store import SliceUnavailable
 from cdn.wire.field_block import LONGEST_REQUEST_LINE, REQUEST_LINE, FieldBlock
-from cdn.wire.hot_answer import LARGEST, HotAnswer
-from cdn.wire.response_head import choose_framing, encode_head
+from cdn.wire.hot_answer import LARGEST, Head, HotAnswer
+from cdn.wire.response_head import choose_framing, encode_head, encode_opening
 
 MOST_ANSWERS = 64
 """Of one key; the one that was made first goes first."""
@@ -60,6 +63,9 @@ class HotResponses:
         self._keys: dict[bytes, _Key] = {}
         self._policy: GDG[bytes] = GDG(capacity)
         self._changes = 0
+        self._member = cache_status(repeats.node, ttl=0)[:-1]
+        _, passed = via(Fields(), repeats.node)
+        self._between = f"\r\nVia: {passed}\r\nCache-Status: {self._member}".encode("latin-1")
         repeats.tell(self.forget, self.forget_all)
 
     @property
@@ -131,7 +137,7 @@ class HotResponses:
             if status != 206:
                 return  # the whole of it the full path sends
             body = None
-        made = HotAnswer(of, request, answer, head, body)
+        made = HotAnswer.given(of, request, answer, head, body)
         if made.renew(self._clock()):
             self._put(of, _shape(block, told, request.method, of.nominated), made)
 
@@ -148,15 +154,20 @@ class HotResponses:
         """The first answer to a plain request with this line for what is stored and fresh."""
         if block.narrowing or not line.startswith(b"GET "):
             return None
-        authority = block.origins.authorities[scheme]
-        if standing is None:
-            answer = self._repeats.first(key, authority, lambda: block.fields, now)
-        else:
+        if len(line) > LONGEST_REQUEST_LINE:
+            return None
+        authority = named = block.origins.authorities[scheme]
+        if standing is not None:
             named = standing.origin.partition(b"://")[2].decode("latin-1")
-            answer = self._repeats.first(
-                key, named, lambda: standing.fields, now, surrogate=standing.surrogate
-            )
-        if answer is None or len(line) > LONGEST_REQUEST_LINE:
+        of = self._repeats.plain(key, named)
+        if of is not None:
+            made = self._plain(of, scheme, authority, line)
+            if made is not None:
+                return self._kept(made, told, now)
+        surrogate = standing is not None and standing.surrogate
+        whose = block if standing is None else standing
+        answer = self._repeats.first(key, named, lambda: whose.fields, now, surrogate=surrogate)
+        if answer is None:
             return None
         asked = REQUEST_LINE.fullmatch(line)
         of = answer.repeatable
@@ -167,10 +178,34 @@ class HotResponses:
             return None
         head = encode_head(answer.head, choose_framing(answer, None, "GET", 1), None)
         request = Request("GET", scheme, authority, asked[2].decode("ascii"), block.fields)
-        made = HotAnswer(of, request, answer, head, body)
+        made = HotAnswer.given(of, request, answer, head, body)
+        return self._kept(made, _shape(block, told, "GET", of.nominated), now)
+
+    def _plain(self, of: Repeatable, scheme: str, authority: str, line: bytes) -> HotAnswer | None:
+        """The answer to a GET with this line, where that follows from what is stored alone."""
+        response = of.response
+        fields, length = delivered_plainly(response), response.length or 0
+        if fields is None or length > LARGEST:
+            return None
+        body = self._content(of) if length else b""
+        if body is None:
+            return None
+        head: Head = (
+            encode_opening(response.reason, fields) + b"Age: ",
+            self._between,
+            b"\r\nContent-Length: %d\r\n\r\n" % length,
+        )
+        # What is found under its key is a target: `key` is as the line has it.
+        target = line[4:-9].decode("latin-1")
+        served = Served("GET", scheme, authority, target, 200, length, self._member, of.service, of)
+        return HotAnswer(head, served, body, False)
+
+    def _kept(
+        self, made: HotAnswer, shape: str | tuple[str | None, ...], now: float
+    ) -> HotAnswer | None:
         if not made.renew(now):
             return None
-        self._put(of, _shape(block, told, "GET", of.nominated), made)
+        self._put(made.of, shape, made)
         return made
 
     def _content(self, of: Repeatable) -> bytes | None:
@@ -199,7 +234,8 @@ class HotResponses:
         size = found.size + self._size_of(found, made)
         if size > self._policy.budget // 8:
             return
-        self.forget(key)
+        if key in self._keys:
+            self.forget(key)
         changes = self._changes
         if self._room is not None and not self._room.reserve(size):
             return

@@ -6,11 +6,12 @@ version; it is always explicit. Pure: no connection, no clock.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from http import HTTPStatus
 from typing import NamedTuple
 
 from cdn.gateway.exchange import Answer
-from cdn.semantics.message import Response
+from cdn.semantics.message import FieldLine, Response
 
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
@@ -44,13 +45,7 @@ def choose_framing(answer: Answer, ready: int | None, method: str, minor: int) -
 def encode_head(head: Response, framing: Framing, connection: str | None) -> bytes:
     """The head's bytes; `connection` is the value of its Connection field, if it needs one."""
     reason = head.reason or _PHRASES.get(head.status, "")
-    lines = [f"HTTP/1.1 {head.status} {reason}\r\n"]
-    # RFC 9112 §6.3: two Content-Lengths would be a fault of ours; the rim's own is the true one.
-    lines += [
-        f"{name}: {value}\r\n"
-        for name, value in head.fields.lines
-        if len(name) != 14 or name.lower() != "content-length"
-    ]
+    lines = [f"HTTP/1.1 {head.status} {reason}\r\n", *_lines(head.fields.lines)]
     if framing.length is not None:
         lines.append(f"Content-Length: {framing.length}\r\n")
     elif framing.chunked:
@@ -59,6 +54,21 @@ def encode_head(head: Response, framing: Framing, connection: str | None) -> byt
         lines.append(f"Connection: {connection}\r\n")
     lines.append("\r\n")
     return "".join(lines).encode("latin-1")
+
+
+def encode_opening(reason: str, fields: Iterable[FieldLine]) -> bytes:
+    """How the head of a 200 begins, where other fields are to follow `fields`."""
+    opening = f"HTTP/1.1 200 {reason or _PHRASES[200]}\r\n"
+    return "".join((opening, *_lines(fields))).encode("latin-1")
+
+
+def _lines(fields: Iterable[FieldLine]) -> list[str]:
+    # RFC 9112 §6.3: two Content-Lengths would be a fault of ours; the rim's own is the true one.
+    return [
+        f"{name}: {value}\r\n"
+        for name, value in fields
+        if len(name) != 14 or name.lower() != "content-length"
+    ]
 
 
 def encode_interim(head: Response) -> bytes:
