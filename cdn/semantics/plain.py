@@ -13,7 +13,7 @@ from functools import lru_cache
 
 from cdn.semantics.cache_control import REMEMBERED, CacheControl, parse_cache_control
 from cdn.semantics.delivery import OWN_FIELDS, TAKES_RANGES
-from cdn.semantics.freshness import current_age, freshness_lifetime
+from cdn.semantics.freshness import freshness_lifetime
 from cdn.semantics.http_date import parse_http_date, year_of
 from cdn.semantics.message import FieldLine, Fields, Response
 from cdn.semantics.policy import CachePolicy
@@ -93,9 +93,8 @@ def stored_plainly(
         stamp,
         policy.slice_size,
     )
-    # RFC 9111 §4.2: fresh is a lifetime greater than the age.
-    fresh = freshness_lifetime(stored, policy) > current_age(stored, response_time)
-    return stored if fresh else None
+    # RFC 9111 §4.2: fresh is a lifetime greater than the age, which is the initial one as it comes.
+    return stored if freshness_lifetime(stored, policy) > stored.initial_age else None
 
 
 _FOR_SOME = OWN_FIELDS | {"cdn-cache-control", "surrogate-control"}

@@ -13,6 +13,7 @@ import contextlib
 import sys
 from collections.abc import Callable, Sequence
 from itertools import chain
+from operator import attrgetter
 
 from cdn.semantics.ranges import ByteRange
 from cdn.semantics.stored_response import StoredResponse
@@ -75,7 +76,7 @@ class MemoryStore:
         self._reserved = 0
         self._file: MemoryFile | None = None
         self._objects: PolicyCache[Name, MemoryObject] = PolicyCache(
-            GDG(capacity), getsizeof=lambda stored: stored.size
+            GDG(capacity), getsizeof=attrgetter("size")
         )
         self._variants: dict[bytes, dict[Variant, MemoryObject]] = {}
         self._arriving: dict[Name, MemoryObject] = {}
@@ -219,7 +220,8 @@ class MemoryStore:
             self._remove((stored.response.primary_key, stored.variant))
 
     def _evict(self) -> None:
-        while self._objects.currsize + self._reserved > self.capacity and self._objects:
+        objects = self._objects
+        while objects.currsize + self._reserved > self.capacity and objects:
             name, _ = self._objects.popitem()
             self._forget(name)
             self.counters.evictions += 1
@@ -329,7 +331,7 @@ def _expected(response: StoredResponse) -> int:
 def _overhead(response: StoredResponse) -> int:
     lines = response.fields.lines
     size = _OBJECT_OVERHEAD + _BYTES_OVERHEAD + len(response.primary_key)
-    size += _LINE_OVERHEAD * len(lines) + sum(map(len, chain.from_iterable(lines)))
+    size += _LINE_OVERHEAD * len(lines) + len("".join(chain.from_iterable(lines)))
     for name, value in response.variant:
         size += len(name) + len(value or "") + _LINE_OVERHEAD
     return size

@@ -25,10 +25,11 @@ class PolicyCache(Cache[K, V]):
         return Cache.__getitem__(self, key)
 
     def __setitem__(self, key: K, value: V) -> None:
-        if key in self.policy:
+        policy = self.policy
+        if key in policy:
             del self[key]
         Cache.__setitem__(self, key, value)
-        self.policy.admit(key, int(self._size_of(value)))
+        policy.admit(key, self._size_of(value))
 
     def __delitem__(self, key: K) -> None:
         super().__delitem__(key)

@@ -30,6 +30,8 @@ class Ghosts:
 
     def recall(self, key: Hashable) -> int:
         """How often `key` was used before it left, 0 where nothing is known. Forgets it."""
+        if not self._young and not self._old:
+            return 0
         name = hash(key)
         young, old = self._young.pop(name, 0), self._old.pop(name, 0)
         return young or old

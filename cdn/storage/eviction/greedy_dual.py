@@ -94,8 +94,9 @@ class GDSF(EvictionPolicy[K]):
         self.used -= entry.size
 
     def _enter(self, key: K, size: int) -> None:
-        uses = min(1 + self._uses_before(key), MOST_USES)
-        weight = max(size, 1) ** (self.alpha - 1)
+        before = self._uses_before(key)
+        uses = min(1 + before, MOST_USES) if before else 1
+        weight = (size or 1) ** (self.alpha - 1)
         priority = self._clock + (uses if uses > 1 else self.first_use) * weight
         entry = _Entry(key, size, uses, weight, priority)
         self._entries[key] = entry
