@@ -3,7 +3,9 @@
 import subprocess
 import sys
 
-from cdn.node.collector import LATEST, QUIET, SHARE, SOONEST, Collector
+import pytest
+
+from cdn.node.collector import QUIET, SHARE, SUSPECT, SUSPECTED, TRUSTED, Collector
 
 SCRIPT = """
 import asyncio, gc, weakref
@@ -29,6 +31,13 @@ async def serve():
     kept.clear()
     assert first() is None, "what is frozen is freed by its count"
 
+    own = [one for one in gc.callbacks if hasattr(one, "__self__")][0].__self__
+    assert own.found == 0
+    for _ in range(4 * YOUNG):
+        lost = Stored()
+        lost.itself = lost
+    assert own.found > YOUNG, "cycles that die young are counted"
+
     cycle = Stored()
     cycle.itself = cycle
     seen = weakref.ref(cycle)
@@ -36,8 +45,7 @@ async def serve():
     del cycle
     young += [Stored() for _ in range(30 * YOUNG)]
     assert seen() is not None, "a cycle that was frozen waits"
-    bound = [one for one in gc.callbacks if hasattr(one, "__self__")]
-    bound[0].__self__.walk(0.0)
+    own.walk(0.0)
     assert seen() is None, "for the walk over everything"
 
 asyncio.run(serve())
@@ -49,33 +57,47 @@ def test_what_outlives_its_first_walk_is_walked_no_more_and_freed_all_the_same()
 
 
 class Walks(Collector):
-    """One that has frozen something, `took` seconds at its last walk."""
+    """One that has frozen something since its last walk, which `took` so many seconds, and has
+    found so many objects in cycles."""
 
-    def __init__(self, took: float = 0.0) -> None:
+    def __init__(self, found: int = SUSPECT, took: float = 0.0) -> None:
         super().__init__(0.0, 0.0)
         self.frozen = True
+        self.found = found
         self._took = took
 
 
-def test_everything_is_walked_when_the_process_is_quiet():
-    walks = Walks()
-    assert not walks.is_time(SOONEST, 2 * QUIET * SOONEST)
-    assert walks.is_time(SOONEST + 10, 2 * QUIET * SOONEST + QUIET * 9)
+CASES = pytest.mark.parametrize(
+    ("found", "soonest", "latest"), [(SUSPECT - 1, *TRUSTED), (SUSPECT, *SUSPECTED)]
+)
 
 
-def test_it_is_walked_at_last_where_the_process_is_never_quiet():
-    walks = Walks()
-    assert not walks.is_time(LATEST - 1, LATEST)
-    assert walks.is_time(LATEST, 2 * LATEST)
+@CASES
+def test_everything_is_walked_when_the_process_is_quiet(found, soonest, latest):
+    walks = Walks(found)
+    assert not walks.is_time(soonest, 2 * QUIET * soonest)
+    assert walks.is_time(soonest + 10, 2 * QUIET * soonest + QUIET * 9)
 
 
-def test_it_is_not_walked_soon_again():
-    assert not Walks().is_time(SOONEST - 1, 0.0)
-    assert Walks(took=1.0).is_time(1 / SHARE, 0.0)
-    assert not Walks(took=1.0).is_time(1 / SHARE - 1, 0.0)
+@CASES
+def test_it_is_walked_at_last_where_the_process_is_never_quiet(found, soonest, latest):
+    walks = Walks(found)
+    assert not walks.is_time(latest - 1, latest)
+    assert walks.is_time(latest, 2 * latest)
+
+
+@CASES
+def test_it_is_not_walked_soon_again(found, soonest, latest):
+    assert not Walks(found).is_time(soonest - 1, 0.0)
+
+
+def test_a_long_walk_is_not_done_as_often():
+    took = 2 * SUSPECTED[0] * SHARE
+    assert not Walks(took=took).is_time(2 * SUSPECTED[0] - 1, 0.0)
+    assert Walks(took=took).is_time(2 * SUSPECTED[0], 0.0)
 
 
 def test_it_is_not_walked_where_nothing_was_frozen():
     walks = Walks()
     walks.frozen = False
-    assert not walks.is_time(LATEST, 0.0)
+    assert not walks.is_time(TRUSTED[1], 0.0)
