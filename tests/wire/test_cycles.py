@@ -128,6 +128,23 @@ async def cut_short(at: Site, _: list[RawClient], n: int) -> None:
     await at.edge.settled()
 
 
+def visitor(target: str) -> Play:
+    """A client who comes, is answered and leaves."""
+
+    async def play(at: Site, _: list[RawClient], n: int) -> None:
+        server = at.edge.node.server
+        connections = server.connections
+        with contextlib.closing(socket.create_connection(server.addresses[0])) as viewer:
+            viewer.setblocking(False)
+            viewer.sendall(request(target.replace("{n}", str(n))))
+            while not received(viewer):
+                await asyncio.sleep(0)
+        while server.connections > connections:
+            await asyncio.sleep(0)
+
+    return play
+
+
 KINDS: dict[str, Play] = {
     "hot": each("/a"),
     "hot-head": each("/a", method="HEAD"),
@@ -152,6 +169,8 @@ KINDS: dict[str, Play] = {
     "cut-short": cut_short,
     "gone-while-read": gone_while_read,
     "gone": gone,
+    "visitor": visitor("/a"),
+    "visitor-miss": visitor("/n?{n}"),
 }
 
 
