@@ -52,6 +52,10 @@ from cdn.semantics.stored_response import StoredResponse
 from cdn.semantics.vary import variant_matches
 from cdn.storage.store import Piece, SliceUnavailable, Store, StoredObject
 
+PURGED = "purge"
+"""The name of every purge: whether all workers have done it only the admin process knows, and the
+key's bar stands until it is due."""
+
 MOST_LOOKS = 8
 """Times that one request is decided on anew: each time something has changed, but not for ever."""
 
@@ -103,7 +107,7 @@ class Gateway:
         self.misses = PlainMisses(self, store, clock, workers.mine)
         self._passing = PassingOn(
             name, store, clock, background, self.filling, self._fallback, workers, self.counters,
-            self.repeats.bar,
+            self.repeats,
         )  # fmt: skip
 
     @property
@@ -475,13 +479,20 @@ class Gateway:
         _, authority, _ = normalize_target(url)
         if self.services.match(authority) is None:
             raise ValueError(f"no delivery service is named {authority!r} here; see cdn status")
-        removed = self._passing.remove(key_of_url(url))
+        key = key_of_url(url)
+        removed = self._passing.remove(key)
+        self.repeats.bar(key, PURGED)
         self.counters.purged += removed
         return removed
 
-    async def forget(self, keys: Iterable[bytes], tags: Collection[Tag]) -> None:
+    async def forget(self, invalidation: str, keys: Iterable[bytes], tags: Collection[Tag]) -> None:
         """See `PassingOn.forget`."""
-        await self._passing.forget(keys, tags)
+        await self._passing.forget(invalidation, keys, tags)
+
+    def lift(self, invalidation: str, keys: Iterable[bytes]) -> None:
+        """All workers have forgotten what that invalidation has outdated."""
+        for key in keys:
+            self.repeats.lift(key, invalidation)
 
 
 def _needs_nothing(decision: Decision) -> bool:

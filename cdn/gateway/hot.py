@@ -6,10 +6,17 @@ from the time. Such an answer bears a `Repeatable`; a rim may give it again unti
 the key has changed, or that the rules have.
 
 What holds: whatever this worker stores, replaces, freshens or removes is told before the call that
-does it returns, and so is a reload. A purge and an unsafe method reach every worker before they are
-answered (`owners`, `control.workers`); a worker that might still see the owner's copy in a shared
-store repeats nothing of that key for `BARRED` seconds. What another worker has replaced or
-freshened is repeated no longer than its own freshness lasts.
+does it returns, and so is a reload. What another worker has replaced or freshened is repeated no
+longer than its own freshness lasts.
+
+An unsafe method reaches every worker before it is answered, in two rounds (`passing`). In the
+first each disowns the fills that are on their way, removes the key from the store and bars it.
+Until the key's owner has done so a fill of its own may put the old response into a store that all
+read: what others find meanwhile they may answer with, but not repeat. When all have answered, nothing
+older than the invalidation is stored or will be, so in the second round each forgets the key again
+(a worker that was started between the rounds heard only this one) and takes the bar down: what is
+found from here on is newer. Where not all have answered there is no second round, and the bars fall
+when they are due; so they do where the originator has died. A purge has the first round only.
 """
 
 from __future__ import annotations
@@ -19,6 +26,7 @@ from dataclasses import dataclass
 
 from cdn.gateway.answers import from_store
 from cdn.gateway.asked import heard, nobody
+from cdn.gateway.bars import Bars
 from cdn.gateway.exchange import Answer, Exchange
 from cdn.gateway.judging import ANYONE, Judge
 from cdn.gateway.services import ServiceTable
@@ -33,12 +41,6 @@ from cdn.semantics.stored_response import StoredResponse
 from cdn.semantics.value import value
 from cdn.semantics.vary import select
 from cdn.storage.store import Store, StoredObject
-
-BARRED = 60.0
-"""Seconds: longer than any worker is waited for until a purge is answered."""
-
-MOST_BARRED = 65_536
-"""Keys barred one by one; where there are more, nothing is repeated until the oldest is due."""
 
 A_SURROGATE = ANYONE.with_fields(Fields((("Surrogate-Capability", ""),)))
 """The same of a downstream node of this CDN."""
@@ -102,8 +104,7 @@ class Repeats:
         self.judge = judge
         self._clock = clock
         self._alone = alone
-        self._barred: dict[bytes, float] = {}
-        self._all_barred = 0.0
+        self.bars = Bars(clock)
         self._forget: list[Callable[[bytes], None]] = []
         self._forget_all: list[Callable[[], None]] = []
         store.on_change = self.changed
@@ -125,19 +126,16 @@ class Repeats:
         for forget_all in self._forget_all:
             forget_all()
 
-    def bar(self, key: bytes) -> None:
+    def bar(self, key: bytes, invalidation: str) -> None:
         """The key's responses are being removed, in all workers."""
         self.changed(key)
-        if self._alone:
-            return
-        now = self._clock()
-        if len(self._barred) >= MOST_BARRED:
-            self._barred = {key: until for key, until in self._barred.items() if until > now}
-        if len(self._barred) >= MOST_BARRED:
-            self._all_barred = now + BARRED
-            self._barred.clear()
+        if not self._alone and not self.bars.put_up(key, invalidation):
             self.all_changed()
-        self._barred[key] = now + BARRED
+
+    def lift(self, key: bytes, invalidation: str) -> None:
+        """All workers have removed them."""
+        self.changed(key)
+        self.bars.take_down(key, invalidation)
 
     def made_of(
         self,
@@ -153,7 +151,7 @@ class Repeats:
             return None
         if self.judge.names(key) != (key,):
             return None
-        if (self._barred or self._all_barred) and self._is_barred(key):
+        if self.bars.stand(key):
             return None
         nominated: tuple[str, ...] = ()
         if response.variant or len(variants) > 1:
@@ -217,10 +215,6 @@ class Repeats:
         if answer is not None:
             answer.repeatable = of
         return answer
-
-    def _is_barred(self, key: bytes) -> bool:
-        now = self._clock()
-        return self._all_barred > now or self._barred.get(key, 0.0) > now
 
     def hold(self, of: Repeatable) -> bool:
         """Whether nothing has come up that only a look tells: a purge of its group, by whatever

@@ -13,7 +13,9 @@ nothing (`Filling`).
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 from collections.abc import AsyncIterator, Callable, Collection
 from dataclasses import dataclass, replace
 
@@ -35,6 +37,13 @@ ASKED = "CDN-Worker-Asked"
 """On a request: the viewer's address, scheme, authority and HTTP/1 minor version. A request without
 it is one of the workers' own: what to forget."""
 
+INVALIDATION = "CDN-Worker-Invalidation"
+"""On what is told another worker: by what name. One from before an upgrade gives none."""
+
+LIFT = "/lift"
+"""The target of what lifts an invalidation's bars. To one from before an upgrade it is as any: it
+forgets the keys once more."""
+
 ANSWERED = "CDN-Worker-Answered"
 """On an answer: the owner's `Outcome`."""
 
@@ -53,18 +62,36 @@ class OtherWorkers:
     def __init__(self, router: OwnerRouter, complain: Complain) -> None:
         self._router = router
         self._complain = complain
+        self._numbers = itertools.count()
 
     def mine(self, key: bytes) -> bool:
         """See `Workers.mine`."""
         return self._router.mine(key)
 
-    async def forget(self, keys: Collection[bytes], tags: Collection[Tag]) -> None:
+    def invalidation(self) -> str:
+        """See `Workers.invalidation`."""
+        return f"{os.getpid()}-{next(self._numbers)}"
+
+    async def forget(
+        self, invalidation: str, keys: Collection[bytes], tags: Collection[Tag]
+    ) -> bool:
         """See `Workers.forget`."""
+        return await self._tell("/", invalidation, keys, tags)
+
+    async def lift(self, invalidation: str, keys: Collection[bytes]) -> None:
+        """See `Workers.lift`."""
+        await self._tell(LIFT, invalidation, keys, ())
+
+    async def _tell(
+        self, target: str, invalidation: str, keys: Collection[bytes], tags: Collection[Tag]
+    ) -> bool:
         texts = [key.decode("latin-1") for key in keys]
         groups = [(origin.decode("latin-1"), name) for origin, name in tags]
         content = json.dumps([texts, groups]).encode()
-        for error in await self._router.tell_others(lambda: _message(content)):
+        errors = await self._router.tell_others(lambda: _message(target, invalidation, content))
+        for error in errors:
             self._complain(error, "an invalidation")
+        return not errors
 
 
 class OwnerHandler:
@@ -183,19 +210,22 @@ class OwnedHandler:
     async def answer(self, exchange: Exchange) -> Answer:
         """See `Handler.answer`."""
         if ASKED.lower() not in exchange.request.fields:
-            return await self._forget(exchange)
+            return await self._told(exchange)
         asked = self._gateway.ask_believed(_from_worker(exchange))
         if isinstance(asked, Answer):
             return _telling(asked)
         return _telling(await self._gateway.answer_asked(asked))
 
-    async def _forget(self, exchange: Exchange) -> Answer:
+    async def _told(self, exchange: Exchange) -> Answer:
         assert exchange.content is not None
         texts, groups = json.loads(b"".join([piece async for piece in exchange.content]))
-        await self._gateway.forget(
-            [text.encode("latin-1") for text in texts],
-            [(origin.encode("latin-1"), name) for origin, name in groups],
-        )
+        keys = [text.encode("latin-1") for text in texts]
+        invalidation = exchange.request.fields.get(INVALIDATION.lower()) or ""
+        if exchange.request.target == LIFT:
+            self._gateway.lift(invalidation, keys)
+        else:
+            tags = [(origin.encode("latin-1"), name) for origin, name in groups]
+            await self._gateway.forget(invalidation, keys, tags)
         return Answer(Response(204, Fields()), (), None, Outcome())
 
 
@@ -230,9 +260,10 @@ def _telling(answer: Answer) -> Answer:
     return answer
 
 
-def _message(content: bytes) -> UpstreamRequest:
+def _message(target: str, invalidation: str, content: bytes) -> UpstreamRequest:
     async def pieces() -> AsyncIterator[bytes]:
         yield content
 
-    head = Request("POST", "http", "worker", "/", Fields((("Host", "worker"),)))
+    fields = Fields((("Host", "worker"), (INVALIDATION, invalidation)))
+    head = Request("POST", "http", "worker", target, fields)
     return UpstreamRequest(head, pieces(), len(content))

@@ -2,6 +2,8 @@
 
 Strategy: the answer is one client's alone, but it may show that something stored is outdated
 (RFC 9111 §4.4, §4.3.5), or be fit for the store nevertheless: then it goes down through a fill.
+What an unsafe method outdates is removed in every worker, and after that no bar stands in any
+(`hot` tells why in that order).
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from cdn.gateway.fill import Arrived
 from cdn.gateway.filling import Filling
 from cdn.gateway.flights import Task
 from cdn.gateway.forward import whole_request
+from cdn.gateway.hot import Repeats
 from cdn.gateway.workers import Tag, Workers
 from cdn.semantics.groups import group_tags, invalidated_groups
 from cdn.semantics.invalidation import invalidated_keys
@@ -34,7 +37,7 @@ from cdn.upstream.exchange import UpstreamResponse
 
 class PassingOn:
     """`name` is this node's; `workers` are its others, told of what an unsafe method outdates;
-    `bar` hears of every key whose responses are being removed."""
+    `repeats` has their keys barred meanwhile."""
 
     def __init__(
         self,
@@ -46,7 +49,7 @@ class PassingOn:
         fallback: Fallback,
         workers: Workers,
         counters: GatewayCounters,
-        bar: Callable[[bytes], None],
+        repeats: Repeats,
     ) -> None:
         self._name = name
         self._store = store
@@ -56,7 +59,7 @@ class PassingOn:
         self._fallback = fallback
         self._workers = workers
         self._counters = counters
-        self._bar = bar
+        self._repeats = repeats
 
     async def answer(self, asked: Asked, reason: Fwd, found: StoredObject | None) -> Answer:
         """The answer from upstream; `found` is what is stored for the request."""
@@ -92,15 +95,25 @@ class PassingOn:
         keys = invalidated_keys(asked.request, head)
         tags = group_tags(asked.key, invalidated_groups(asked.request, head))
         if keys or tags:
-            await self.forget(keys, tags)
+            invalidation = self._workers.invalidation()
+            await self.forget(invalidation, keys, tags)
             # Done to its end, even where the client goes away.
-            telling = self._workers.forget(keys, tags)
+            telling = self._have_forgotten(invalidation, keys, tags)
             await asyncio.shield(self._background.start(telling, "invalidation"))
 
-    async def forget(self, keys: Iterable[bytes], tags: Collection[Tag]) -> None:
+    async def _have_forgotten(
+        self, invalidation: str, keys: Collection[bytes], tags: Collection[Tag]
+    ) -> None:
+        if await self._workers.forget(invalidation, keys, tags) and keys:
+            for key in keys:
+                self._repeats.lift(key, invalidation)
+            await self._workers.lift(invalidation, keys)
+
+    async def forget(self, invalidation: str, keys: Iterable[bytes], tags: Collection[Tag]) -> None:
         """An unsafe method has outdated these; only what this worker holds is removed."""
         for key in keys:
             self._counters.invalidated += self.remove(key)
+            self._repeats.bar(key, invalidation)
         if tags:
             # A store on a disk waits for its device.
             await asyncio.shield(asyncio.to_thread(self._store.epochs.purge, tags))
@@ -108,7 +121,7 @@ class PassingOn:
     def remove(self, key: bytes) -> int:
         """Removes a URL's responses, and those on their way; returns how many were stored."""
         self._filling.disown(key)
-        self._bar(key)
+        self._repeats.changed(key)
         return sum(map(self._store.remove, self._filling.judge.names(key)))
 
     async def _carry(

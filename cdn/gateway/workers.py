@@ -1,6 +1,6 @@
 """The other workers of a node, as the pipeline knows them.
 
-Strategy: a protocol of two questions, and the answer of a node that has no other workers. How they
+Strategy: a protocol of few questions, and the answer of a node that has no other workers. How they
 are reached is `owners.py`'s; nothing here does any I/O.
 """
 
@@ -20,9 +20,20 @@ class Workers(Protocol):
         """Whether this worker owns the primary key: it alone fills and stores it."""
         ...
 
-    async def forget(self, keys: Collection[bytes], tags: Collection[Tag]) -> None:
-        """Has every other worker remove what an unsafe method has outdated; returns when all that
-        live have done so. Never raises but CancelledError."""
+    def invalidation(self) -> str:
+        """A name for an invalidation that begins here: no other of this node has it."""
+        ...
+
+    async def forget(
+        self, invalidation: str, keys: Collection[bytes], tags: Collection[Tag]
+    ) -> bool:
+        """Has every other worker remove what an unsafe method has outdated, and bar the keys;
+        whether all that live have done so. Never raises but CancelledError."""
+        ...
+
+    async def lift(self, invalidation: str, keys: Collection[bytes]) -> None:
+        """Has every other worker take down the bars of that invalidation. Never raises but
+        CancelledError."""
         ...
 
 
@@ -32,5 +43,13 @@ class OneWorker:
     def mine(self, _: bytes) -> bool:
         return True
 
-    async def forget(self, keys: Collection[bytes], tags: Collection[Tag]) -> None:
+    def invalidation(self) -> str:
+        return ""
+
+    async def forget(
+        self, invalidation: str, keys: Collection[bytes], tags: Collection[Tag]
+    ) -> bool:
+        return True
+
+    async def lift(self, invalidation: str, keys: Collection[bytes]) -> None:
         return None

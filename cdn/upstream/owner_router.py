@@ -17,7 +17,12 @@ from collections.abc import Callable
 from cdn.hashing.digest import SHARDS, key_digest, shard_of
 from cdn.upstream.client import UpstreamClient
 from cdn.upstream.connection import Connection
-from cdn.upstream.errors import ConnectRefused, ConnectTimeout, UpstreamError
+from cdn.upstream.errors import (
+    ConnectRefused,
+    ConnectTimeout,
+    MalformedResponse,
+    UpstreamError,
+)
 from cdn.upstream.exchange import Deadlines, Endpoint, UpstreamRequest, UpstreamResponse
 
 OWNER_DEADLINES = Deadlines(connect=10.0, first_byte=600.0, idle=600.0)
@@ -136,4 +141,6 @@ class OwnerRouter:
         except UpstreamError as error:
             return error
         answer.abort()
+        if answer.head.status != 204:
+            return MalformedResponse(str(other), f"it answered {answer.head.status}")
         return None

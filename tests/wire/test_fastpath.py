@@ -4,8 +4,9 @@ import gc
 import random
 import tracemalloc
 
+from cdn.gateway.bars import BARRED
 from cdn.gateway.exchange import Answer, Outcome
-from cdn.gateway.hot import BARRED, Repeatable, Repeats
+from cdn.gateway.hot import Repeatable, Repeats
 from cdn.gateway.services import ServiceTable
 from cdn.semantics.message import Fields, Request, Response
 from cdn.semantics.ranges import ByteRange
@@ -298,7 +299,7 @@ def test_what_leaves_the_store_is_hot_no_more():
     assert hot._keys.keys() <= stored
 
 
-def test_what_is_being_purged_everywhere_is_not_repeated_for_a_while():
+def test_what_is_being_removed_everywhere_is_not_repeated_until_it_is():
     now = [NOW]
     store = MemoryStore(1 << 20)
     repeats = repeats_of(store, lambda: now[0], alone=False)
@@ -310,7 +311,11 @@ def test_what_is_being_purged_everywhere_is_not_repeated_for_a_while():
         return repeats.made_of(key_of("a"), found, [found], 60.0, "site")
 
     assert repeatable() is not None
-    repeats.bar(key_of("a"))
+    repeats.bar(key_of("a"), "one")
+    assert repeatable() is None
+    repeats.lift(key_of("a"), "one")
+    assert repeatable() is not None
+    repeats.bar(key_of("a"), "two")
     assert repeatable() is None
     now[0] += BARRED
     assert repeatable() is not None
