@@ -32,6 +32,13 @@ __all__ = ["AdminServer", "AdminUnusable", "Listen", "Node", "ReloadReport"]
 Listen = tuple[str, int] | str
 """(host, port), port 0 for any free one; or the path of a Unix socket."""
 
+INVALIDATION = "CDN-Worker-Invalidation"
+"""On a purge that the admin process has several workers do: its name, in a field, because a worker
+from before an upgrade takes no other content."""
+
+PURGED = "/v1/purged"
+"""Where it tells them that all have done it; none but it has a use for that."""
+
 BODY_LIMIT = 1 << 20
 """Bytes of content in a request."""
 
@@ -92,6 +99,7 @@ class AdminServer:
                 web.get("/v1/status", handlers.status),
                 web.get("/metrics", handlers.metrics),
                 web.post("/v1/purge", handlers.purge),
+                web.post(PURGED, handlers.purge),
                 web.post("/v1/reload", handlers.reload),
             ]
         )
@@ -175,7 +183,11 @@ class _Handlers:
         if not isinstance(url, str):
             return _error(400, '"url" is not a string', mend)
         try:
-            removed = await self._node.purge(url)
+            invalidation = request.headers.get(INVALIDATION, "")
+            if request.path == PURGED:
+                await self._node.purged(url, invalidation)
+                return web.Response(status=204)
+            removed = await self._node.purge(url, invalidation)
         except ValueError as error:
             return _error(400, str(error), "give the URL as viewers ask for it, with its host")
         return web.json_response({"removed": removed})

@@ -30,10 +30,15 @@ class Node(Protocol):
         """What `GET /metrics` answers: `cdn.observe.metrics.Metrics.render`."""
         ...
 
-    async def purge(self, url: str) -> int:
+    async def purge(self, url: str, invalidation: str = "") -> int:
         """Removes what is stored of `url`, all variants, and tells how many stored responses that
         was. Raises ValueError, with a sentence for the operator, for a URL that is malformed or
-        of a host that this node does not serve."""
+        of a host that this node does not serve. A worker repeats nothing of it until it is told by
+        that name that all have purged it, or a while has gone by."""
+        ...
+
+    async def purged(self, url: str, invalidation: str) -> None:
+        """All workers have done the `purge` of that name."""
         ...
 
     async def reload(self) -> ReloadReport:

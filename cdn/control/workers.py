@@ -10,6 +10,8 @@ stays counted when it is gone, or every death would look like a restart of the n
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import os
 from collections.abc import Awaitable, Callable, Collection
 from typing import Any
@@ -18,6 +20,7 @@ import aiohttp
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+from cdn.control.api import INVALIDATION, PURGED
 from cdn.control.protocol import ReloadReport
 
 ADMIN_SUFFIX = ".admin"
@@ -101,6 +104,7 @@ class AllWorkers:
         self._directory = directory
         self._base = {"node": name, "role": role}
         self._reloaded = reloaded
+        self._numbers = itertools.count()
         self._counted: dict[str, list[Metric]] = {}
         self._shared_store = shared_store
         self._most = _MOST | _SHARED if shared_store else _MOST
@@ -134,13 +138,23 @@ class AllWorkers:
         sums.add_all(self._gone)
         return sums.render()
 
-    async def purge(self, url: str) -> int:
+    async def purge(self, url: str, invalidation: str = "") -> int:
         """See `control.protocol.Node.purge`."""
-        told = await self._all(lambda worker: _json(worker.post("/v1/purge", json={"url": url})))
+        named = {INVALIDATION: f"{os.getpid()}-{next(self._numbers)}"}
+        content = {"url": url}
+        told = await self._all(
+            lambda worker: _json(worker.post("/v1/purge", json=content, headers=named))
+        )
         for status, answer in told.values():
             if status != 200:
                 raise ValueError(answer["error"])
+        # Who does not hear it repeats nothing of the URL for a while: the purge is done.
+        with contextlib.suppress(TimeoutError):
+            await self._all(lambda worker: _text(worker.post(PURGED, json=content, headers=named)))
         return sum(answer["removed"] for _, answer in told.values())
+
+    async def purged(self, url: str, invalidation: str) -> None:
+        """See `control.protocol.Node.purged`. No-op: all workers have been told by `purge`."""
 
     async def reload(self) -> ReloadReport:
         """See `control.protocol.Node.reload`."""

@@ -52,10 +52,6 @@ from cdn.semantics.stored_response import StoredResponse
 from cdn.semantics.vary import variant_matches
 from cdn.storage.store import Piece, SliceUnavailable, Store, StoredObject
 
-PURGED = "purge"
-"""The name of every purge: whether all workers have done it only the admin process knows, and the
-key's bar stands until it is due."""
-
 MOST_LOOKS = 8
 """Times that one request is decided on anew: each time something has changed, but not for ever."""
 
@@ -473,15 +469,16 @@ class Gateway:
 
     # --- purge ----------------------------------------------------------------------------------
 
-    def purge(self, url: str) -> int:
+    def purge(self, url: str, invalidation: str = "") -> int:
         """Removes a URL with all its variants; what is on its way will not be stored. Returns how
-        many stored responses went. Raises ValueError with words for the operator."""
+        many stored responses went. The key is barred until `lift` is told of the `invalidation`.
+        Raises ValueError with words for the operator."""
         _, authority, _ = normalize_target(url)
         if self.services.match(authority) is None:
             raise ValueError(f"no delivery service is named {authority!r} here; see cdn status")
         key = key_of_url(url)
         removed = self._passing.remove(key)
-        self.repeats.bar(key, PURGED)
+        self.repeats.bar(key, invalidation)
         self.counters.purged += removed
         return removed
 

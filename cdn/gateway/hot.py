@@ -9,15 +9,15 @@ What holds: whatever this worker stores, replaces, freshens or removes is told b
 does it returns, and so is a reload. What another worker has replaced or freshened is repeated no
 longer than its own freshness lasts.
 
-An unsafe method reaches every worker before it is answered, in two rounds (`passing`). In the
-first each disowns the fills that are on their way, removes the key from the store and bars it.
-Until the key's owner has done so a fill of its own may put the old response into a store that all
-read: what others find meanwhile they may answer with, but not repeat. When all have answered,
-nothing older than the invalidation is stored or will be; so in the second round each forgets the
-key again (a worker that was started between the rounds heard only this one) and takes the bar down:
-what is found from here on is newer. A look-up and the `Repeatable` made of it are one step of the
-loop, so no older look-up becomes one later. Where not all have answered there is no second round,
-and the bars fall when they are due; so they do where the originator has died.
+An unsafe method and a purge reach every worker before they are answered, in two rounds (`passing`,
+`control.workers`). In the first each disowns the fills that are on their way, removes the key from
+the store and bars it. Until the key's owner has done so a fill of its own may put the old response
+into a store that all read: what others find meanwhile they may answer with, but not repeat. When
+all have answered, nothing older than the invalidation is stored or will be; so in the second round
+each forgets the key again (a worker that was started between the rounds heard only this one) and
+takes the bar down: what is found from here on is newer. A look-up and the `Repeatable` made of it
+are one step of the loop, so no older look-up becomes one later. Where not all have answered there
+is no second round, and the bars fall when they are due; so they do where the originator has died.
 """
 
 from __future__ import annotations

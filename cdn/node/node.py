@@ -35,6 +35,7 @@ from cdn.observe.access_log import AccessLog, LogRecord, record_of
 from cdn.observe.events import EventLog
 from cdn.observe.hits import Hit, Served
 from cdn.observe.metrics import Metrics, RequestCounts
+from cdn.semantics.cache_key import key_of_url
 from cdn.semantics.message import Response
 from cdn.storage.disk import DiskStore
 from cdn.upstream.client import UpstreamClient
@@ -291,9 +292,13 @@ class Node:
         self.events.info(f"reload: ok: services {names}")
         return ReloadReport(ok=True, messages=messages)
 
-    async def purge(self, url: str) -> int:
+    async def purge(self, url: str, invalidation: str = "") -> int:
         """See `control.protocol.Node.purge`."""
-        return self.gateway.purge(url)
+        return self.gateway.purge(url, invalidation)
+
+    async def purged(self, url: str, invalidation: str) -> None:
+        """See `control.protocol.Node.purged`."""
+        self.gateway.lift(invalidation, [key_of_url(url)])
 
     async def metrics(self) -> bytes:
         """See `control.protocol.Node.metrics`."""

@@ -29,7 +29,7 @@ class FakeNode:
     async def metrics(self):
         return b"# HELP cdn_x X.\ncdn_x 1\n"
 
-    async def purge(self, url):
+    async def purge(self, url, invalidation=""):
         if "unknown" in url:
             raise ValueError("no delivery service names the host unknown.example")
         self.purged.append(url)

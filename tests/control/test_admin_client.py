@@ -22,7 +22,7 @@ class FakeNode:
     async def metrics(self):
         return b""
 
-    async def purge(self, url):
+    async def purge(self, url, invalidation=""):
         if url == "nonsense":
             raise ValueError("nonsense: no URL")
         return 3

@@ -174,3 +174,20 @@ async def test_an_invalidation_by_one_worker_alone_bars_nothing():
         await at.get(method="POST", content=b"form")
         await at.get()
         assert await fast(at)
+
+
+async def test_a_purge_bars_its_url_until_all_have_purged_it():
+    async with site() as at:
+        beside_others(at)
+        old = await stored_and_hot(at)
+        url = KEY.decode()
+        assert await at.edge.node.purge(url, "admin-1") == 1
+        assert await at.edge.node.purge(url, "admin-2") == 0
+        owner_commits(at, old, b"old")
+        await at.edge.node.purged(url, "admin-1")
+        assert not await fast(at)
+        owner_removes(at)
+        await at.edge.node.purged(url, "admin-2")
+        at.origin.on("/a", storable(b"new"))
+        assert (await at.get()).content == b"new"
+        assert await fast(at)

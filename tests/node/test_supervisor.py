@@ -82,6 +82,8 @@ class FakeWorker:
         self.requests, self.usable = requests, usable
         self.report = ReloadReport(True, ["name: has changed, which needs a restart"])
         self.refusal: str | None = None
+        self.barred: set[tuple[str, str]] = set()
+        self.lifted: list[str] = []
         self.store: dict[str, object] = {}
 
     async def status(self):
@@ -114,10 +116,15 @@ class FakeWorker:
             f"cdn_store_refused_total{{}} {self.store['refused']}.0\n"
         )
 
-    async def purge(self, url):
+    async def purge(self, url, invalidation=""):
         if self.refusal is not None:
             raise ValueError(self.refusal)
+        self.barred.add((url, invalidation))
         return 1
+
+    async def purged(self, url, invalidation):
+        self.barred.remove((url, invalidation))
+        self.lifted.append(invalidation)
 
     async def reload(self):
         return self.report
@@ -200,10 +207,15 @@ async def test_what_a_dead_worker_had_counted_stays_counted():
 
 async def test_purge_and_reload_are_done_when_all_have_done_it():
     async with Node() as node:
-        assert await node.all.purge("http://a/") == 2
+        for _ in range(2):
+            assert await node.all.purge("http://a/") == 2
+        first, second = node.workers
+        assert first.lifted == second.lifted
+        assert (len(set(first.lifted)), first.barred, second.barred) == (2, set(), set())
         node.workers[1].refusal = "no delivery service"
         with pytest.raises(ValueError, match="no delivery service"):
             await node.all.purge("http://a/")
+        assert (len(first.barred), len(first.lifted)) == (1, 2)  # not all have done it
 
         report = await node.all.reload()
         assert (report.ok, report.messages) == (True, ["name: has changed, which needs a restart"])
