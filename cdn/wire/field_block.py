@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Generic, TypeVar
 
 from cdn.gateway.hot import Standing
@@ -60,6 +61,7 @@ _LONGEST_NARROWING = 512
 
 _PART = re.compile(r"bytes=([0-9]{1,18})-([0-9]{0,18})")
 _RANGE = b"\r\nRange: bytes="
+_WANTED = re.compile(rb"([0-9]{1,18})-([0-9]{0,18})(?=\r\n)")
 _A_PART = b"0-0"
 """What stands for any one range in blocks that differ in it alone."""
 
@@ -198,7 +200,12 @@ class FieldMemory:
     def block(self, raw: bytes) -> FieldBlock | None:
         """The block that `raw` is, from after the request line up to and with the empty line; None
         where it is for `parse_head` to judge."""
-        block = self.blocks.get(raw) or self.blocks.recall(raw)
+        block = self.blocks.get(raw)
+        if block is None:
+            # Not remembered itself: the next part is another.
+            if (start := raw.find(_RANGE)) >= 0 and (block := self._like_another_part(raw, start)):
+                return block
+            block = self.blocks.recall(raw)
         if block is None:
             block = self._like_another(raw) or self._read(raw)
             if block is not None:
@@ -206,10 +213,7 @@ class FieldMemory:
         return block
 
     def _like_another(self, raw: bytes) -> FieldBlock | None:
-        """A block that differs from another in a line of its client's own, or in which range it
-        wants."""
-        if (start := raw.find(_RANGE)) >= 0 and (block := self._like_another_part(raw, start)):
-            return block
+        """A block that differs from another in a line of its client's own."""
         for begin in _OWN:
             start = raw.find(begin)
             if start < 0:
@@ -234,17 +238,21 @@ class FieldMemory:
         return None
 
     def _like_another_part(self, raw: bytes, start: int) -> FieldBlock | None:
+        """A block that differs from another in which one range it wants."""
         start += len(_RANGE)
-        end = raw.find(b"\r\n", start)
-        wanted = raw[start:end]
-        part = None if wanted == _A_PART else _part(f"bytes={wanted.decode('latin-1')}")
-        if part is None:
+        wanted = _WANTED.match(raw, start)
+        if wanted is None:
             return None
-        other = self.block(raw[:start] + _A_PART + raw[end:])
+        told, end = wanted[2], wanted.end()
+        first, last = int(wanted[1]), int(told) if told else None
+        if (last is not None and last < first) or raw[start:end] == _A_PART:
+            return None
+        like = raw[:start] + _A_PART + raw[end:]
+        other = self.blocks.get(like) or self.block(like)
         if other is None or other.part is None:
             return None
-        block = FieldBlock(lambda: self._lines_of(raw), other.said, other.origins, other)
-        block.part = part
+        block = FieldBlock(partial(self._lines_of, raw), other.said, other.origins, other)
+        block.part = first, last
         return block
 
     def _lines_of(self, raw: bytes) -> list[_Line]:

@@ -468,7 +468,11 @@ class Http1Connection(asyncio.Protocol):
     def _send_apart(self, head: bytes, pieces: Sequence[Piece], size: int) -> None:
         """Head and content, `size` bytes. What the client does not take yet waits, and `_room` says
         so."""
-        if not any(isinstance(piece, FileSpan) for piece in pieces):
+        files = self._files
+        if len(pieces) == 1 and isinstance(span := pieces[0], FileSpan) and files is not None:
+            if not files.send_one(head, span):
+                self.pause_writing()
+        elif not any([isinstance(piece, FileSpan) for piece in pieces]):
             if size <= JOINED:
                 self._transport.write(b"".join((head, *_bytes(pieces))))
             else:

@@ -74,6 +74,21 @@ class FileSender:
         told = fcntl.ioctl(self._fd, termios.TIOCOUTQ, b"\0\0\0\0")
         return self.left + int(struct.unpack("i", told)[0])
 
+    def send_one(self, head: bytes, span: FileSpan) -> bool:
+        """`send` of these two, none of them empty: at once where the kernel takes them whole."""
+        fd, sent = self._fd, 0
+        try:
+            sent = os.write(fd, head)
+            if sent == len(head):
+                sent += os.sendfile(fd, span.fd, span.offset, span.length)
+                if sent == len(head) + span.length:
+                    return True
+        except OSError:
+            pass  # `send` meets it again, and deals with it
+        self._done = max(0, sent - len(head))
+        pieces = (head[sent:], span) if sent < len(head) else (span,)
+        return self.send(pieces, len(head) + span.length - sent)
+
     def send(self, pieces: Iterable[Piece], size: int) -> bool:
         """Sends `pieces`, `size` bytes. False: not all yet, `ended` will be called."""
         self._pieces.extend(pieces)
