@@ -10,7 +10,9 @@ again, and what is there no more is read in a thread, so the loop waits for no d
 Measured (wrk on another core, CPU of the sender): 64 KiB 17 µs against 24 by write, 1 MiB 130
 against 215, 10 MiB 1.5 ms against 2.3; below some 24 KiB a write is cheaper. No MSG_MORE for the
 head: of 64 KiB that begin within a page it makes 45 µs where there were 25, since head and 17 pages
-are more than one packet holds. TCP_NOTSENT_LOWAT of 128 KiB makes 10 MiB cost 2.8 ms: it is raised
+are more than one packet holds. A head before one span takes along what is before the second page's
+end: a packet less, and a tenth less CPU than head and sendfile one after the other. (writev of a
+mapped file costs the same, and wants the whole file mapped; with pread a third more.) TCP_NOTSENT_LOWAT of 128 KiB makes 10 MiB cost 2.8 ms: it is raised
 while much is sent, which costs no memory, for what waits in the kernel are pages of the file.
 """
 
@@ -19,6 +21,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import fcntl
+import mmap
 import os
 import socket
 import struct
@@ -38,6 +41,8 @@ LONG = 256 << 10
 """More bytes than this may wait in the kernel, up to `UNSENT`."""
 
 UNSENT = 4 << 20
+
+_PAGE = mmap.PAGESIZE
 
 _NOT_SERVED = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
 
@@ -75,19 +80,23 @@ class FileSender:
         return self.left + int(struct.unpack("i", told)[0])
 
     def send_one(self, head: bytes, span: FileSpan) -> bool:
-        """`send` of these two, none of them empty: at once where the kernel takes them whole."""
-        fd, sent = self._fd, 0
+        """`send` of these two, while nothing waits: at once where the kernel takes them whole."""
+        fd, file, offset, length = self._fd, span.fd, span.offset, span.length
+        sent, before = 0, len(head)
         try:
-            sent = os.write(fd, head)
-            if sent == len(head):
-                sent += os.sendfile(fd, span.fd, span.offset, span.length)
-                if sent == len(head) + span.length:
+            lead = os.pread(file, min(length, _PAGE + -offset % _PAGE), offset)
+            first = before + len(lead)
+            sent = os.write(fd, head + lead)
+            if sent == first:
+                sent += os.sendfile(fd, file, offset + len(lead), length - len(lead))
+                if sent == before + length:
                     return True
         except OSError:
             pass  # `send` meets it again, and deals with it
-        self._done = max(0, sent - len(head))
-        pieces = (head[sent:], span) if sent < len(head) else (span,)
-        return self.send(pieces, len(head) + span.length - sent)
+        if sent < before:
+            return self.send((head[sent:], span), before + length - sent)
+        self._done = sent - before
+        return self.send((span,), before + length - sent)
 
     def send(self, pieces: Iterable[Piece], size: int) -> bool:
         """Sends `pieces`, `size` bytes. False: not all yet, `ended` will be called."""
