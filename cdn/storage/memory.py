@@ -19,8 +19,8 @@ from cdn.semantics.ranges import ByteRange
 from cdn.semantics.stored_response import StoredResponse
 from cdn.semantics.vary import Variant
 from cdn.storage.eviction.greedy_dual import GDG
-from cdn.storage.memory_file import LEAST, FiledSlice, MemoryFile
-from cdn.storage.memory_object import MemoryObject, Pieces
+from cdn.storage.memory_file import LEAST, FiledSlice, MemoryFile, paged
+from cdn.storage.memory_object import MemoryObject, Pieces, occupied_by
 from cdn.storage.policy_cache import PolicyCache
 from cdn.storage.purge_epochs import PurgeEpochs
 from cdn.storage.store import StoredObject
@@ -193,7 +193,7 @@ class MemoryStore:
         stored.response, stored.shown, stored.gone = response, True, False
         self.arrived(stored)
         stored.tell()
-        stored.size = _overhead(response) + stored.content_size - arriving
+        stored.size = _overhead(response) + stored.occupied - arriving
         if not self.reserve(stored.size):
             stored.gone = True
             self.counters.evictions += 1
@@ -255,13 +255,16 @@ class MemoryWriter:
             return False
         if stored.has(number):
             return True
-        size = len(content)
+        size = paged(len(content)) if len(content) > LEAST else len(content)
         largest = store.largest_object - self._reserved - stored.size
         if size > largest or not store.reserve(size):
             store.counters.refused += 1
             return False
-        self._reserved += size
-        stored.put(number, store.filed(content))
+        held = store.filed(content)
+        kept = occupied_by(held)
+        store.release(size - kept)  # there may be no such file
+        self._reserved += kept
+        stored.put(number, held)
         return True
 
     def open(self, parts: Sequence[ByteRange]) -> Pieces:

@@ -21,6 +21,11 @@ LEAST_SENT = 24 << 10
 _PAGE = mmap.ALLOCATIONGRANULARITY
 
 
+def paged(size: int) -> int:
+    """Bytes of RAM that a slice of `size` bytes occupies there: whole pages."""
+    return -(-size // _PAGE) * _PAGE
+
+
 class MemoryFile:
     """One such file. Raises OSError where the system has none."""
 
@@ -36,7 +41,7 @@ class MemoryFile:
     def add(self, content: bytes) -> FiledSlice:
         """Copies a slice there. Raises OSError."""
         offset, size = self._end, len(content)
-        self._end += -(-size // _PAGE) * _PAGE
+        self._end += paged(size)
         view = memoryview(content)
         written = 0
         try:

@@ -14,7 +14,7 @@ from cdn.semantics.ranges import ByteRange, slices_for
 from cdn.semantics.slices import PresentSlices, slice_count
 from cdn.semantics.stored_response import StoredResponse
 from cdn.semantics.vary import Variant
-from cdn.storage.memory_file import FiledSlice
+from cdn.storage.memory_file import FiledSlice, paged
 from cdn.storage.store import FileSpan, Piece, SliceGone
 
 Touched = tuple[bytes | FiledSlice, int, int]
@@ -128,6 +128,16 @@ class MemoryObject:
     def content_size(self) -> int:
         """Bytes of all slices that are there."""
         return sum(len(held) for held in self.slices if held is not None)
+
+    @property
+    def occupied(self) -> int:
+        """Bytes of RAM that they take."""
+        return sum(occupied_by(held) for held in self.slices if held is not None)
+
+
+def occupied_by(held: bytes | FiledSlice) -> int:
+    """Bytes of RAM that a slice takes, but for what Python adds."""
+    return paged(len(held)) if isinstance(held, FiledSlice) else len(held)
 
 
 class Pieces:

@@ -472,7 +472,7 @@ class Http1Connection(asyncio.Protocol):
         if len(pieces) == 1 and isinstance(span := pieces[0], FileSpan) and files is not None:
             if not files.send_one(head, span):
                 self.pause_writing()
-        elif not any([isinstance(piece, FileSpan) for piece in pieces]):
+        elif not any(isinstance(piece, FileSpan) for piece in pieces):
             if size <= JOINED:
                 self._transport.write(b"".join((head, *_bytes(pieces))))
             else:

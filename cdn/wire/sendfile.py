@@ -12,8 +12,9 @@ against 215, 10 MiB 1.5 ms against 2.3; below some 24 KiB a write is cheaper. No
 head: of 64 KiB that begin within a page it makes 45 µs where there were 25, since head and 17 pages
 are more than one packet holds. A head before one span takes along what is before the second page's
 end: a packet less, and a tenth less CPU than head and sendfile one after the other. (writev of a
-mapped file costs the same, and wants the whole file mapped; with pread a third more.) TCP_NOTSENT_LOWAT of 128 KiB makes 10 MiB cost 2.8 ms: it is raised
-while much is sent, which costs no memory, for what waits in the kernel are pages of the file.
+mapped file costs the same, and wants the whole file mapped; with pread a third more.)
+TCP_NOTSENT_LOWAT of 128 KiB makes 10 MiB cost 2.8 ms: it is raised while much is sent, which costs
+no memory, for what waits in the kernel are pages of the file.
 """
 
 from __future__ import annotations

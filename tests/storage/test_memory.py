@@ -1,5 +1,6 @@
 """The RAM store: what it costs, what goes first, and that writers leave a trace only by commit."""
 
+import errno
 import gc
 import os
 import tracemalloc
@@ -16,6 +17,7 @@ from cdn.semantics.slices import PresentSlices
 from cdn.semantics.stored_response import StoredResponse, make_stored_response
 from cdn.storage import memory
 from cdn.storage.memory import MOST_VARIANTS, MemoryStore
+from cdn.storage.memory_file import LEAST, MemoryFile
 from cdn.storage.store import FileSpan, SliceGone
 from tests.storage.eviction_models import RamModel
 
@@ -471,6 +473,37 @@ def test_what_is_accounted_is_what_it_costs():
 
 def test_content_is_accounted_byte_for_byte():
     assert _cost(_response(), b"x" * 5000) - _cost(_response()) == 5000
+
+
+def test_a_large_slice_is_accounted_by_the_pages_it_takes():
+    store = MemoryStore(64 << 20)
+    content = b"x" * (SLICE_SIZE + LEAST + 1)  # of the second slice one byte is on a page by itself
+    writer = store.open_writer(_response())
+    head = store.counters.bytes
+    writer.write(0, content[:SLICE_SIZE])
+    writer.write(1, content[SLICE_SIZE:])
+    arriving = store.counters.bytes - head
+    pages = os.fstat(store._file.fd).st_blocks * 512
+    assert arriving == pages > len(content)
+    assert writer.commit(_response().with_length(len(content)))
+    assert store.counters.bytes - _cost(_response()) == pages
+    assert store.remove(b"http://example.com/a") == 1
+    assert store.counters.bytes == 0
+
+
+def test_without_a_file_a_large_slice_is_accounted_byte_for_byte(monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "no room")
+
+    monkeypatch.setattr(MemoryFile, "add", full)
+    store = MemoryStore(64 << 20)
+    writer = store.open_writer(_response())
+    head = store.counters.bytes
+    writer.write(0, b"x" * (LEAST + 1))
+    assert store.counters.bytes - head == LEAST + 1
+    assert writer.commit(_response().with_length(LEAST + 1))
+    assert store.counters.bytes - _cost(_response()) == LEAST + 1
+    assert store._reserved == 0
 
 
 @given(st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(0, 3000)), max_size=30))

@@ -1,7 +1,9 @@
 """Content out of files: in order with what comes from RAM, at the pace of whoever reads it."""
 
+import asyncio
 import errno
 import os
+import socket
 import threading
 
 import pytest
@@ -10,6 +12,7 @@ from cdn.gateway.exchange import Answer, Outcome
 from cdn.semantics.message import Fields, Response
 from cdn.storage.memory_file import MemoryFile
 from cdn.storage.store import FileSpan, SliceDamaged
+from cdn.wire.sendfile import FileSender
 from cdn.wire.tls import Certificate, TlsContext
 from tests.kit import Pattern
 from tests.kit.tls import tls_contexts
@@ -76,6 +79,47 @@ async def test_answers_out_of_ram_and_files_come_in_order(file):
     sent = [(finished[0].request.target, finished[3], finished[5]) for finished in site.finished]
     assert sent == [(target, len(content[target]), True) for target in asked]
     assert not site.bugs
+
+
+async def test_a_head_and_one_span_arrive_whole_whatever_the_kernel_takes_of_them_at_once(
+    file, monkeypatch
+):
+    """A socket with no room, with room for some of the head, of its lead, of the span, for all."""
+    head = b"h" * 5_000
+    whole = head + CONTENT[100:100_100]
+    write, sendfile = os.write, os.sendfile
+    rooms = [(0, 0), (3, 0), (4_999, 0), (5_000, 0), (5_010, 0), (SIZE, 0), (SIZE, 7), (SIZE, SIZE)]
+
+    def written(fd, data):
+        if not written.room:
+            raise BlockingIOError
+        return write(fd, data[: written.room])
+
+    def sent(fd, source, offset, count):
+        if not sent.room:
+            sent.room = SIZE
+            raise BlockingIOError
+        return sendfile(fd, source, offset, min(count, sent.room))
+
+    monkeypatch.setattr(os, "sendfile", sent)
+    for written.room, sent.room in rooms:
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            ours.setblocking(False)
+            theirs.setblocking(False)
+            ended = asyncio.get_running_loop().create_future()
+            sender = FileSender(ours.fileno(), asyncio.get_running_loop(), 0, ended.set_result)
+            with monkeypatch.context() as patched:
+                patched.setattr(os, "write", written)
+                at_once = sender.send_one(head, file(100, 100_100))
+            received = b""
+            while len(received) < len(whole):
+                received += await asyncio.get_running_loop().sock_recv(theirs, 1 << 20)
+            assert received == whole
+            if not at_once:
+                assert await ended is None
+            assert sender.left == 0
+            sender.close()
 
 
 async def test_content_that_is_read_comes_out_of_files_too(file):
