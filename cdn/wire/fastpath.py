@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from cdn.gateway.hot import Repeatable, Repeats, Standing
 from cdn.observe.hits import Hit, Said, Served
@@ -31,8 +32,18 @@ OnHits = Callable[[Sequence[Hit], Sequence[Served]], None]
 Write = Callable[[bytes, bytes], object]
 """Sends two pieces, one behind the other; either may be empty."""
 
-Send = Callable[[bytes, Sequence[Piece], int], object]
-"""Head, content and how many bytes that is."""
+Send = Callable[[bytes, Sequence[Piece], int], bool]
+"""Sends head and content, and how many bytes of that there are. False: not all has left yet."""
+
+
+class Late(NamedTuple):
+    """A part that has not left whole yet: its record is its connection's to make. `client` is the
+    viewer, `ttl` ends the member in `served`, `arrived` is the clock's seconds."""
+
+    served: Served
+    client: str
+    arrived: float
+    ttl: int
 
 
 class FastPath:
@@ -66,7 +77,7 @@ class FastPath:
         peer: str,
         write: Write,
         send: Send,
-    ) -> bool:
+    ) -> bool | Late:
         """Sends the answer to a request, whose line ends at `end` and whose `block` is repeatable;
         False where the full path has to."""
         # A line that is no request line is nobody's key.
@@ -98,7 +109,9 @@ class FastPath:
             return False
         else:
             begin, pieces, served = part
-            send(begin, pieces, served.content_bytes)
+            if not send(begin, pieces, served.content_bytes):
+                hot.touch(found.of, 1)
+                return Late(served, client, now, found.ttl)
         ended = self._clock()
         self._hits.append((served, block.said, client, ended, ended - now, found.ttl))
         served.uses += 1

@@ -26,6 +26,7 @@ from cdn.semantics.message import Fields, Request, Response
 from cdn.semantics.reuse import Fwd
 from cdn.storage.store import FileSpan, Piece
 from cdn.wire.errors import RequestError
+from cdn.wire.fastpath import Late
 from cdn.wire.field_block import LONGEST_REQUEST_LINE, REQUEST_LINE, FieldBlock, read_head
 from cdn.wire.request_content import RequestContent
 from cdn.wire.request_head import RequestHead, check_partial, parse_head
@@ -247,10 +248,26 @@ class Http1Connection(asyncio.Protocol):
         if fast is None or not block.repeatable:
             return False
         write, send = self._send, self._send_apart
-        if not fast.answer(head, end, block, rim.scheme, self.client, write, send):
+        given = fast.answer(head, end, block, rim.scheme, self.client, write, send)
+        if given is False:
             return False
+        if given is not True:
+            self._see_off(given, read_head(head, end, block, rim.scheme))
         self._quiet_since = self.loop.time()
         return True
+
+    def _see_off(self, late: Late, head: RequestHead) -> None:
+        """The rest of a part is waited for like that of any answer: then it is told whether all
+        has left."""
+        self.rim.counters.requests += 1
+        write, served = self._transport.write, late.served
+        turn = self._turn = Turn(head, None, self.client, late.arrived, write)
+        told = Fields((("Cache-Status", f"{served.member}{late.ttl}"),))
+        outcome = Outcome(served.service, served.cache, client=late.client)
+        size = turn.sent = served.content_bytes
+        turn.answer = Answer(Response(served.status, told), (), size, outcome)
+        turn.framing = Framing(size, False, True)
+        self._written = True
 
     def _send(self, head: bytes, rest: bytes) -> None:
         if rest:
@@ -465,9 +482,9 @@ class Http1Connection(asyncio.Protocol):
             self._written = True
         return True
 
-    def _send_apart(self, head: bytes, pieces: Sequence[Piece], size: int) -> None:
+    def _send_apart(self, head: bytes, pieces: Sequence[Piece], size: int) -> bool:
         """Head and content, `size` bytes. What the client does not take yet waits, and `_room` says
-        so."""
+        so. False: something waits (over TLS that is not looked at)."""
         files = self._files
         if len(pieces) == 1 and isinstance(span := pieces[0], FileSpan) and files is not None:
             if not files.send_one(head, span):
@@ -481,6 +498,7 @@ class Http1Connection(asyncio.Protocol):
             self._transport.write(b"".join((head, *_bytes(pieces))))
         else:
             self._send_files((head, *pieces), len(head) + size)
+        return self._room is None or self._tls
 
     def _send_files(self, pieces: Sequence[Piece], size: int) -> None:
         if self._files is None:

@@ -1,8 +1,10 @@
 """Hot answers: who keeps being one, what ends it, what they cost."""
 
+import asyncio
 import gc
 import random
 import tracemalloc
+from urllib.parse import urlsplit
 
 from cdn.gateway.bars import BARRED
 from cdn.gateway.exchange import Answer, Outcome
@@ -17,6 +19,7 @@ from cdn.wire.hot_responses import HotResponses
 from tests.gateway.gateway_kit import HOST, site, storable
 from tests.kit import Reply
 from tests.storage.disk_kit import NOW, content_of, key_of, opened, put, response
+from tests.wire.rim_kit import until
 
 BLOCK = b"Host: example.com\r\nUser-Agent: a\r\n\r\n"
 
@@ -359,3 +362,26 @@ async def test_a_hot_answer_leaves_no_garbage():
             finally:
                 gc.enable()
         assert ours < 100  # less than one of each: none is the node's own
+
+
+async def test_a_part_is_logged_as_whole_only_if_all_of_it_has_left():
+    content = random.Random(1).randbytes(1 << 20)
+    asked = f"GET /a HTTP/1.1\r\nHost: {HOST[1]}\r\nRange: bytes=1-{LARGEST}\r\n\r\n".encode()
+    async with site() as at:
+        at.origin.on("/a", storable(content, ("ETag", '"v1"')))
+        await hot(at, "/a", ("Range", "bytes=0-0"))
+        before, server = len(at.edge.log), at.edge.node.server
+        url = urlsplit(at.edge.url)
+        _, writer = await asyncio.open_connection(url.hostname, url.port)
+        writer.transport.pause_reading()
+        writer.write(asked * 200)
+        await until(lambda: any(one._room is not None for one in server._rim.connections))
+        writer.transport.abort()
+        await until(lambda: not any(one._room for one in server._rim.connections))
+        records = at.edge.log[before:]
+        assert [one.complete for one in records] == [True] * (len(records) - 1) + [False]
+        assert {one.content_bytes for one in records[:-1]} == {LARGEST}
+        assert 0 <= records[-1].content_bytes < LARGEST
+        assert records[-1].outcome == "hit"
+        assert "; hit; ttl=" in records[-1].cache_status
+        assert server.counters.requests >= len(records)
