@@ -3,11 +3,15 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cdn.semantics.delivery import Representation, deliver
+from cdn.semantics.freshness import current_age, freshness_lifetime
 from cdn.semantics.http_date import format_http_date
 from cdn.semantics.message import Fields, Request, Response
-from cdn.semantics.plain import stored_plainly
+from cdn.semantics.plain import delivered_plainly, stored_plainly
 from cdn.semantics.policy import CachePolicy
+from cdn.semantics.ranges import ByteRange
 from cdn.semantics.reuse import Hit, decide
+from cdn.semantics.slices import PresentSlices
 from cdn.semantics.stored_response import make_stored_response
 from cdn.semantics.storing import may_store, storable_fields
 from cdn.semantics.vary import nominated_fields, variant_key
@@ -76,8 +80,60 @@ def test_it_agrees_with_the_rules(lines, delay, policy):
         slice_size=policy.slice_size,
         **times,
     )
-    anyone = Request("GET", "http", "", "/", Fields())
-    assert isinstance(decide(anyone, plain, policy, NOW), Hit)
+    assert isinstance(decide(ANYONE, plain, policy, NOW), Hit)
+
+
+STORED_LINES = st.one_of(
+    LINES,
+    st.sampled_from(
+        [
+            ("Via", "1.1 shield"),
+            ("Cache-Status", "shield; hit"),
+            ("Accept-Ranges", "none"),
+            ("Content-Range", "bytes 0-1/2"),
+            ("CDN-Cache-Control", "max-age=60"),
+            ("Surrogate-Control", "max-age=60"),
+        ]
+    ),
+)
+ANYONE = Request("GET", "http", "", "/", Fields())
+OWN = (("Age", "0"), ("Via", "1.1 edge"), ("Cache-Status", "edge; hit; ttl=60"))
+
+
+@given(
+    lines=st.lists(STORED_LINES, max_size=7, unique_by=lambda line: line[0]),
+    status=st.sampled_from([200, 200, 200, 206, 301, 404]),
+    length=st.sampled_from([None, 0, 9]),
+    present=st.sampled_from([None, None, ByteRange(0, 4), PresentSlices(0, 1 << 20)]),
+    policy=POLICIES,
+)
+def test_a_plain_hit_is_delivered_as_the_rules_have_it(lines, status, length, present, policy):
+    head = Response(status, Fields(lines), "")
+    stored = make_stored_response(
+        primary_key=b"http://a/", variant=(), response=head, fields=storable_fields(head.fields),
+        request_time=NOW, response_time=NOW, length=length, present=present,
+    )  # fmt: skip
+    plain = delivered_plainly(stored)
+    if plain is None:
+        return
+    fresh = freshness_lifetime(stored, policy) > current_age(stored, NOW)
+    assert isinstance(decide(ANYONE, stored, policy, NOW), Hit) is fresh
+    selected = Representation(stored.status, stored.reason, stored.fields, stored.length)
+    delivery = deliver(ANYONE, selected, OWN, NOW)
+    assert delivery.head == Response(200, Fields((*plain, *OWN)), "")
+    assert delivery.segments == ((ByteRange(0, length),) if length else ())
+    kept_from_some = {"surrogate-control", "cdn-cache-control"}
+    assert not stored.fields.any_of(kept_from_some)
+
+
+def test_what_most_origins_send_is_delivered_plainly():
+    lines = [("Date", format_http_date(NOW)), ("ETag", '"v1"'), ("Cache-Control", "max-age=60")]
+    head = Response(200, Fields(lines), "OK")
+    stored = make_stored_response(
+        primary_key=b"http://a/", variant=(), response=head, fields=head.fields,
+        request_time=NOW, response_time=NOW, length=9,
+    )  # fmt: skip
+    assert delivered_plainly(stored) == (*lines, ("Accept-Ranges", "bytes"))
 
 
 def test_what_most_origins_send_is_common():
