@@ -15,6 +15,9 @@ from cdn.semantics.value import value
 MAX_AGE_FIELD = 2**31
 """RFC 9111 §1.2.2: what a delta-seconds too large to represent is written as."""
 
+MAX_TTL = 999_999_999_999_999
+"""RFC 8941 §3.3.1 allows fifteen digits."""
+
 Segment = bytes | ByteRange
 
 # RFC 9110 §15.4.5: a 304 carries metadata only to guide cache updates, and by RFC 9111 §3.2 these
@@ -170,13 +173,14 @@ def cache_status(
 
 def shown_ttl(ttl: float) -> int:
     """The seconds that `ttl` is in Cache-Status (RFC 9211 §2.4)."""
-    # RFC 8941 §3.3.1 allows fifteen digits.
-    return int(max(-MAX_AGE_FIELD, min(ttl, 999_999_999_999_999)))
+    if -MAX_AGE_FIELD <= ttl <= MAX_TTL:
+        return int(ttl)
+    return MAX_TTL if ttl > 0 else -MAX_AGE_FIELD
 
 
 def shown_age(age: float) -> int:
     """The whole seconds that `age` is in Age (RFC 9111 §5.1)."""
-    return int(min(age, MAX_AGE_FIELD))
+    return int(age) if age < MAX_AGE_FIELD else MAX_AGE_FIELD
 
 
 def age_field(age: float) -> FieldLine:

@@ -97,13 +97,13 @@ def stored_plainly(
     return stored if freshness_lifetime(stored, policy) > stored.initial_age else None
 
 
-_FOR_SOME = OWN_FIELDS | {"cdn-cache-control", "surrogate-control"}
-"""Fields of a stored response that not everybody gets, or that this node adds to."""
+_FOR_SOME = frozenset({"cdn-cache-control", "surrogate-control"})
+"""Fields of a stored response that not everybody gets."""
 
 
 def delivered_plainly(stored: StoredResponse) -> tuple[FieldLine, ...] | None:
     """The fields with which a stored response, while it is fresh, answers a plain GET with its
-    whole content, but for those that end every hit (Age, Via, Cache-Status). None where all the
+    whole content, but for those that end every hit (`OWN_FIELDS`). None where all the
     rules must be asked."""
     directives = stored.directives
     if stored.status != 200 or stored.present is not None or stored.length is None:
@@ -114,6 +114,8 @@ def delivered_plainly(stored: StoredResponse) -> tuple[FieldLine, ...] | None:
     if not _FOR_SOME.isdisjoint(index):
         return None
     lines = stored.fields.lines
+    if not OWN_FIELDS.isdisjoint(index):
+        lines = stored.fields.without(OWN_FIELDS).lines
     return lines if "accept-ranges" in index else (*lines, TAKES_RANGES)
 
 

@@ -49,6 +49,11 @@ class MemoryObject:
 
     def ready(self, parts: Sequence[ByteRange]) -> list[bytes | memoryview]:
         """See `StoredObject.ready`: always at once. Raises SliceGone for what is not there."""
+        slices = self.slices
+        if len(slices) == 1 and len(parts) == 1 and self.response.present is None:
+            only, (start, stop) = slices[0], parts[0]
+            if only.__class__ is bytes and 0 <= start < stop <= len(only):
+                return [memoryview(only)[start:stop]]
         return [
             held.read(start, stop) if isinstance(held, FiledSlice) else memoryview(held)[start:stop]
             for held, start, stop in self._touched(parts)

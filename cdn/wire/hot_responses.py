@@ -7,14 +7,13 @@ others are hotter, by the policy that governs RAM.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from typing import Protocol
 
 from cdn.gateway.exchange import Answer
 from cdn.gateway.hot import Repeatable, Repeats, Standing
 from cdn.observe.hits import Served
-from cdn.semantics.delivery import cache_status, via
+from cdn.semantics.delivery import OWN_FIELDS, cache_status, joined_status, via
 from cdn.semantics.message import Fields, Request
 from cdn.semantics.plain import delivered_plainly
 from cdn.semantics.ranges import ByteRange
@@ -65,7 +64,7 @@ class HotResponses:
         self._changes = 0
         self._member = cache_status(repeats.node, ttl=0)[:-1]
         _, passed = via(Fields(), repeats.node)
-        self._between = f"\r\nVia: {passed}\r\nCache-Status: {self._member}".encode("latin-1")
+        self._between = _own_fields(passed, self._member)
         repeats.tell(self.forget, self.forget_all)
 
     @property
@@ -190,14 +189,20 @@ class HotResponses:
         body = self._content(of) if length else b""
         if body is None:
             return None
+        member, between = self._member, self._between
+        received = response.fields
+        if received.any_of(OWN_FIELDS):  # it came through another node
+            _, passed = via(received, self._repeats.node)
+            _, member = joined_status(received, member)
+            between = _own_fields(passed, member)
         head: Head = (
             encode_opening(response.reason, fields) + b"Age: ",
-            self._between,
+            between,
             b"\r\nContent-Length: %d\r\n\r\n" % length,
         )
         # What is found under its key is a target: `key` is as the line has it.
         target = line[4:-9].decode("latin-1")
-        served = Served("GET", scheme, authority, target, 200, length, self._member, of.service, of)
+        served = Served("GET", scheme, authority, target, 200, length, member, of.service, of)
         return HotAnswer(head, served, body, False)
 
     def _kept(
@@ -211,30 +216,31 @@ class HotResponses:
     def _content(self, of: Repeatable) -> bytes | None:
         """The whole content that an answer is made of."""
         found = self._keys.get(of.key)
-        for other in found.answers.values() if found else ():
-            if other.of.response is of.response and other.body:
-                return other.body
+        if found is not None:
+            for other in found.answers.values():
+                if other.of.response is of.response and other.body:
+                    return other.body
         try:
-            pieces = of.stored.ready([ByteRange(0, of.response.length or 0)])
+            pieces = of.stored.ready((ByteRange(0, of.response.length or 0),))
         except SliceUnavailable:
             return None
         if pieces is None:
             return None
-        if len(pieces) == 1 and isinstance(pieces[0], memoryview):
-            held = pieces[0].obj
-            if isinstance(held, bytes) and len(held) == len(pieces[0]):
+        if len(pieces) == 1 and isinstance(piece := pieces[0], memoryview):
+            held = piece.obj
+            if isinstance(held, bytes) and len(held) == len(piece):
                 return held
         return b"".join(pieces)
 
     def _put(self, of: Repeatable, shape: str | tuple[str | None, ...], made: HotAnswer) -> None:
         key = of.key
-        found = self._keys.get(key)
+        known = found = self._keys.get(key)
         if found is None or found.nominated != of.nominated:
             found = _Key(of.nominated)
         size = found.size + self._size_of(found, made)
         if size > self._policy.budget // 8:
             return
-        if key in self._keys:
+        if known is not None:
             self.forget(key)
         changes = self._changes
         if self._room is not None and not self._room.reserve(size):
@@ -264,8 +270,9 @@ class HotResponses:
     def touch(self, of: Repeatable, uses: int) -> None:
         """An answer was given so many times."""
         self._repeats.touch(of, uses)
-        with contextlib.suppress(KeyError):  # it has gone since
-            self._policy.touch(of.key, uses)
+        key = of.key
+        if key in self._keys:  # else it has gone since
+            self._policy.touch(key, uses)
 
     def forget(self, key: bytes) -> None:
         """Nothing of it is given again."""
@@ -279,6 +286,11 @@ class HotResponses:
         """Nothing at all is given again."""
         for key in list(self._keys):
             self.forget(key)
+
+
+def _own_fields(passed: str, member: str) -> bytes:
+    """What is between the figures of Age and of the ttl that ends `member`."""
+    return f"\r\nVia: {passed}\r\nCache-Status: {member}".encode("latin-1")
 
 
 def told_by(block: FieldBlock, standing: Standing) -> str:
