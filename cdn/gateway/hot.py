@@ -150,7 +150,7 @@ class Repeats:
         response = found.response
         if response.present is not None or response.length is None:
             return None
-        if self.judge.names(key) != (key,):
+        if self.judge.has_rules and self.judge.names(key) != (key,):
             return None
         if self.bars.stand(key):
             return None

@@ -76,7 +76,7 @@ class HotAnswer:
         self.since, self.until = 1.0, 0.0
         self.ttl = 0
         self.head = b""
-        self._parts: dict[int, Served] = {}
+        self._parts: dict[int, Served] | None = None
 
     @classmethod
     def given(
@@ -152,14 +152,17 @@ class HotAnswer:
                 return None
         told = b"\r\nContent-Range: bytes %d-%d/%d\r\nContent-Length: %d\r\n\r\n"
         head = self.head + told % (first, stop - 1, length, stop - first)
-        return head, pieces, self._parts.get(stop - first) or self._part_served(stop - first)
+        parts = self._parts
+        if parts is None:
+            parts = self._parts = {}
+        return head, pieces, parts.get(stop - first) or self._part_served(parts, stop - first)
 
-    def _part_served(self, size: int) -> Served:
+    def _part_served(self, parts: dict[int, Served], size: int) -> Served:
         """What is said of a part of so many bytes; clients mostly ask for parts of one size."""
-        if len(self._parts) >= MOST_SIZES:
-            self._parts.clear()
+        if len(parts) >= MOST_SIZES:
+            parts.clear()
         of = self.served  # `replace` would take longer than all the rest
-        served = self._parts[size] = Served(
+        served = parts[size] = Served(
             of.method,
             of.scheme,
             of.authority,
