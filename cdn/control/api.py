@@ -23,7 +23,7 @@ from typing import Any
 
 from aiohttp import web
 
-from cdn.control.protocol import Node, ReloadReport
+from cdn.control.protocol import NoAnswer, Node, ReloadReport
 from cdn.observe.events import EventLog
 from cdn.observe.metrics import CONTENT_TYPE
 
@@ -147,6 +147,11 @@ class AdminServer:
                 _MENDS.get(refusal.status, _MENDS[404]),
                 allow,
             )
+        except NoAnswer as silent:
+            # Not done, as far as anybody knows: a success would be a lie.
+            what = f"{request.method} {request.path}: worker {silent}"
+            self._events.error(f"admin: {what}")
+            return _error(504, what, "ask again, and look at the node's log if it stays so")
         except Exception as fault:
             # Ours, whatever it is: the operator gets a line, here and in the node's log.
             what = f"{request.method} {request.path}: {type(fault).__name__}: {fault}"

@@ -19,8 +19,12 @@ class ReloadReport:
     messages: list[str] = field(default_factory=list)
 
 
+class NoAnswer(Exception):
+    """A worker of the node lives, but has not answered: nobody knows whether it has done it."""
+
+
 class Node(Protocol):
-    """A running node: a process's own, or all workers of one."""
+    """A running node: a process's own, or all workers of one, which raise NoAnswer."""
 
     async def status(self) -> dict[str, Any]:
         """What `GET /v1/status` answers: values that JSON knows."""

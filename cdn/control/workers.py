@@ -3,8 +3,9 @@
 Strategy: every worker answers the same admin API on a Unix socket in the node's directory; whoever
 is in the directory is asked, all at once, and the answers are put together by plain rules: numbers
 add up, lists of named things are matched by name. During an upgrade both generations are there. A
-worker that cannot be connected to is dead, and what it held with it. What a worker has counted
-stays counted when it is gone, or every death would look like a restart of the node to Prometheus.
+worker where nobody listens is dead, and what it held with it; a connection that breaks says nothing
+of the kind, so it is asked again. What a worker has counted stays counted when it is gone, or every
+death would look like a restart of the node to Prometheus.
 """
 
 from __future__ import annotations
@@ -21,12 +22,15 @@ from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from cdn.control.api import INVALIDATION, PURGED
-from cdn.control.protocol import ReloadReport
+from cdn.control.protocol import NoAnswer, ReloadReport
 
 ADMIN_SUFFIX = ".admin"
 
 LIMIT = aiohttp.ClientTimeout(total=25)
 """Seconds that a worker gets, below those of the operator's client; a reload reads every file."""
+
+TRIES = 2
+"""How often a worker is asked that breaks its connection: it may be done twice, not half."""
 
 _LEAST = frozenset({"cdn_upstream_usable", "cdn_tls_certificate_expiry_seconds"})
 """Gauges of which the least is true of the node."""
@@ -149,7 +153,7 @@ class AllWorkers:
             if status != 200:
                 raise ValueError(answer["error"])
         # Who does not hear it repeats nothing of the URL for a while: the purge is done.
-        with contextlib.suppress(TimeoutError):
+        with contextlib.suppress(NoAnswer):
             await self._all(lambda worker: _text(worker.post(PURGED, json=content, headers=named)))
         return sum(answer["removed"] for _, answer in told.values())
 
@@ -169,7 +173,7 @@ class AllWorkers:
     async def _all(
         self, ask: Callable[[aiohttp.ClientSession], Awaitable[tuple[int, Any]]]
     ) -> dict[str, tuple[int, Any]]:
-        """The answer, with its status, of every worker that lives, by its socket."""
+        """The answer of every worker that lives, and its status, by its socket. Raises NoAnswer."""
         names = sorted(n for n in os.listdir(self._directory) if n.endswith(ADMIN_SUFFIX))
         answers = await asyncio.gather(*(self._one(name, ask) for name in names))
         return {
@@ -181,12 +185,17 @@ class AllWorkers:
     ) -> tuple[int, Any] | None:
         way = aiohttp.UnixConnector(os.path.join(self._directory, name))
         async with aiohttp.ClientSession("http://worker", connector=way, timeout=LIMIT) as worker:
-            try:
-                return await ask(worker)
-            except (aiohttp.ClientConnectionError, OSError) as error:
-                if isinstance(error, TimeoutError):
-                    raise
-                return None  # dead before or while it was asked
+            for _ in range(TRIES):
+                try:
+                    return await ask(worker)
+                except aiohttp.ClientConnectorError as error:
+                    if isinstance(error.os_error, ConnectionRefusedError | FileNotFoundError):
+                        return None
+                except TimeoutError:
+                    raise NoAnswer(f"{name}: no answer within {LIMIT.total} s") from None
+                except (aiohttp.ClientError, OSError):
+                    pass  # it may have died while it was asked, or may have done it
+        raise NoAnswer(f"{name}: broke off {TRIES} times")
 
 
 async def _json(answering: Any) -> tuple[int, Any]:

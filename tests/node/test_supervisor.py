@@ -1,5 +1,6 @@
 """What several workers agree on without talking, and what one supervisor hands to the next."""
 
+import asyncio
 import io
 import os
 import socket
@@ -10,7 +11,7 @@ from collections import Counter
 import pytest
 
 from cdn.control.api import AdminServer
-from cdn.control.protocol import ReloadReport
+from cdn.control.protocol import NoAnswer, ReloadReport
 from cdn.control.workers import AllWorkers
 from cdn.hashing.digest import SHARDS
 from cdn.node.handover import VARIABLE, Handover, hand_over
@@ -224,3 +225,32 @@ async def test_purge_and_reload_are_done_when_all_have_done_it():
         report = await node.all.reload()
         assert (report.ok, len(report.messages)) == (False, 2)
         assert node.reloads == 1
+
+
+@pytest.mark.parametrize("breaks", [1, 2])
+async def test_a_worker_that_breaks_off_is_asked_again_and_not_taken_for_dead(breaks):
+    asked = []
+
+    async def third(reader, writer):
+        head = await reader.readuntil(b"\r\n\r\n")
+        asked.append(head.split()[1].decode())
+        if len(asked) > breaks:
+            head = (
+                b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 14\r\n\r\n"
+            )
+            writer.write(head + b'{"removed": 1}')
+        writer.close()
+
+    async with Node() as node:
+        path = Place(node.directory.name, "7", 2, 3).admin
+        async with await asyncio.start_unix_server(third, path):
+            first = node.workers[0]
+            if breaks == 1:
+                assert await node.all.purge("http://a/") == 3
+                assert asked == ["/v1/purge", "/v1/purge", "/v1/purged"]
+                assert (len(first.lifted), first.barred) == (1, set())
+            else:
+                with pytest.raises(NoAnswer, match="broke off"):
+                    await node.all.purge("http://a/")
+                assert asked == ["/v1/purge", "/v1/purge"]
+                assert (first.lifted, len(first.barred)) == ([], 1)
