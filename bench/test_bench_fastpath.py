@@ -88,7 +88,10 @@ class Desk:
         self.records.append((list(hits), list(used)))
 
     def answer(self) -> bool:
-        return self.fast.answer(HEAD, len(LINE) - 2, self.block, "http", "192.0.2.1", _nowhere, max)
+        block, said = self.block, self.block.said
+        return self.fast.answer(
+            HEAD, len(LINE) - 2, block, said, "http", "192.0.2.1", _nowhere, max
+        )
 
 
 @pytest.fixture

@@ -17,16 +17,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import re
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import islice
+from sys import intern
 from typing import NamedTuple
 
 from cdn.observe.events import EventLog
-from cdn.observe.hits import Hit, Served
+from cdn.observe.hits import Hit, Said, Served
 from cdn.observe.log_file import Done, LogFile
 
 BATCH = 256
@@ -52,7 +52,7 @@ COMPLAINT_INTERVAL = 60.0
 """Seconds, by the records' own times, between two lines about lost records."""
 
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-_PLAIN = re.compile(r"[ !#-\[\]-~]*").fullmatch
+_SHORT = [f"0.{micros:06}" for micros in range(1000)]
 _ESCAPES = {code: f"\\x{code:02x}" for code in (*range(0x20), 0x22, 0x5C, 0x7F)}
 
 
@@ -138,9 +138,18 @@ class LineFormat:
     def batch(self, records: Iterable[LogRecord | Hit]) -> tuple[bytes, int]:
         """Lines for the first of `records`, and for how many."""
         lines: list[str] = []
-        size = 0
+        size, starts = 0, self._starts
         for record in islice(records, BATCH):
-            line = self.line(record) if isinstance(record, LogRecord) else self.hit_line(record)
+            if isinstance(record, LogRecord):
+                line = self.line(record)
+            else:  # `line` of what `record_of` makes of it, put together of what is text already
+                served, said, client, ended, seconds, ttl = record
+                if ended // 1 != self._second or (start := starts.get(client)) is None:
+                    start = self._start(client, ended)
+                opening, member, end = served.texts or self._texts(served)
+                told = said.text or self._told(said)
+                took = _took(seconds)
+                line = f'{start}{opening} {told} {member}{ttl}" {took} {end}'
             lines.append(line)
             size += len(line)
             if size >= BATCH_BYTES:
@@ -156,20 +165,15 @@ class LineFormat:
             f"{_word(record.client)} - - [{self._time(record.time)}] {request} "
             f"{record.status} {record.content_bytes} "
             f"{_quoted(record.referer)} {_quoted(record.user_agent)} "
-            f"{_quoted(self._own_member(record.cache_status))} {record.seconds:.6f} "
+            f"{_quoted(self._own_member(record.cache_status))} {_took(record.seconds)} "
             f"{self._operator} {_word(record.service)} {'whole' if record.complete else 'cut'}\n"
         )
 
-    def hit_line(self, hit: Hit) -> str:
-        """`line` of what `record_of` makes of it."""
-        served, said, client, ended, seconds, ttl = hit
-        opening, member, end = served.texts or self._texts(served)
-        text = said.text
-        if text is None:
-            text = said.text = f"{_quoted(said.referer)} {_quoted(said.user_agent)}"
-        if ended // 1 != self._second or (start := self._starts.get(client)) is None:
-            start = self._start(client, ended)
-        return f'{start}{opening} {text} {member}{ttl}" {seconds:.6f} {end}'
+    def _told(self, said: Said) -> str:
+        agent = said.user_agent  # many have one, each has its own Referer
+        shown = _quoted_often(agent) if len(agent) <= REMEMBERED else _quoted(agent)
+        said.text = f"{_quoted(said.referer)} {shown}"
+        return said.text
 
     def _start(self, client: str, ended: float) -> str:
         start = f"{_word(client)} - - [{self._time(ended)}] "
@@ -181,7 +185,9 @@ class LineFormat:
         asked = _quoted(f"{served.method} {served.target} HTTP/1.1")
         opening = f"{asked} {served.status} {served.content_bytes}"
         end = f"{self._operator} {_word(served.service)} whole\n"
-        served.texts = opening, _quoted(self._own_member(served.member))[:-1], end
+        member = _quoted(self._own_member(served.member))[:-1]
+        # What most have in common is one text for all of them, and stays in the cache.
+        served.texts = opening, intern(member), intern(end)
         return served.texts
 
     def _own_member(self, cache_status: str) -> str:
@@ -203,22 +209,24 @@ class LineFormat:
         return self._stamp
 
 
+def _took(seconds: float) -> str:
+    """With six digits: out of a table where it took less than a millisecond, as hits do."""
+    micros = int(seconds * 1e6 + 0.5)
+    return _SHORT[micros] if micros < len(_SHORT) else f"{seconds:.6f}"
+
+
 def _escaped(text: str) -> str:
     """ASCII without quotes, backslashes and controls; they and all other bytes are `\\xhh`."""
-    return _remembered(text) if len(text) <= REMEMBERED else _escape(text)
-
-
-def _escape(text: str) -> str:
-    if _PLAIN(text):
+    if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
         return text
     return text.translate(_ESCAPES).encode("ascii", "backslashreplace").decode("ascii")
 
 
-_remembered = lru_cache(maxsize=4096)(_escape)
-
-
 def _quoted(text: str) -> str:
     return f'"{_escaped(text)}"' if text else '"-"'
+
+
+_quoted_often = lru_cache(maxsize=4096)(_quoted)
 
 
 def _word(text: str) -> str:

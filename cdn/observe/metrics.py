@@ -97,11 +97,19 @@ class RequestCounts:
     def count_hits(self, hits: Sequence[Hit], used: Iterable[Served]) -> None:
         """The same of many: `used` are the answers in `hits`."""
         others = False
+        service, cache, status, row = "", "", 0, _Row()
         for served in used:
-            row = self._row(served.service, served.cache, served.status)
+            # Most are like the one before: to compare is cheaper than to look the row up.
+            if (
+                served.service is not service
+                or served.cache is not cache
+                or served.status != status
+            ):
+                service, cache, status = served.service, served.cache, served.status
+                row = self._row(service, cache, status)
+                others = others or cache != "hit"
             row.requests += served.uses
             row.content_bytes += served.uses * served.content_bytes
-            others = others or served.cache != "hit"
         if others:
             for hit in hits:
                 if (cache := hit[0].cache) != "hit":

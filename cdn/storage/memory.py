@@ -75,8 +75,9 @@ class MemoryStore:
         self.on_change: Callable[[bytes], None] = lambda _: None
         self._reserved = 0
         self._file: MemoryFile | None = None
+        self._policy: GDG[Name] = GDG(capacity)
         self._objects: PolicyCache[Name, MemoryObject] = PolicyCache(
-            GDG(capacity), getsizeof=attrgetter("size")
+            self._policy, getsizeof=attrgetter("size")
         )
         self._variants: dict[bytes, dict[Variant, MemoryObject]] = {}
         self._arriving: dict[Name, MemoryObject] = {}
@@ -99,11 +100,15 @@ class MemoryStore:
         return self.lookup(key)
 
     def touch(self, stored: StoredObject, uses: int = 1) -> None:
-        response = stored.response
-        try:
-            self._objects.policy.touch((response.primary_key, response.variant), uses)
-        except KeyError:
-            return  # it has gone since it was looked up
+        assert isinstance(stored, MemoryObject)
+        entry = stored.entry
+        if entry is None or not entry.present:
+            response = stored.response
+            try:
+                entry = stored.entry = self._policy.entry((response.primary_key, response.variant))
+            except KeyError:
+                return  # it has gone since it was looked up
+        self._policy.use(entry, uses)
 
     def open_writer(self, response: StoredResponse) -> MemoryWriter | None:
         stored = self._joined(response)

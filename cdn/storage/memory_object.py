@@ -14,6 +14,7 @@ from cdn.semantics.ranges import ByteRange, slices_for
 from cdn.semantics.slices import PresentSlices, slice_count
 from cdn.semantics.stored_response import StoredResponse
 from cdn.semantics.vary import Variant
+from cdn.storage.eviction.greedy_dual import Entry
 from cdn.storage.memory_file import FiledSlice, paged
 from cdn.storage.store import FileSpan, Piece, SliceGone
 
@@ -26,7 +27,7 @@ class MemoryObject:
     """`slices` are counted from where a part that came by itself begins, else from the
     representation's start; None for those that are not there. `size` is what the store accounts
     for, in bytes. `shown`: look-ups find it; `gone`: it is in the store no more; so many `writers`
-    are at work on it."""
+    are at work on it; `entry` is what replacement knew it by when it was used last."""
 
     response: StoredResponse
     slices: list[bytes | FiledSlice | None] = field(default_factory=list)
@@ -34,6 +35,7 @@ class MemoryObject:
     shown: bool = False
     gone: bool = False
     writers: int = 0
+    entry: Entry[tuple[bytes, Variant]] | None = None
 
     @property
     def variant(self) -> Variant:

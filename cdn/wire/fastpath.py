@@ -14,11 +14,13 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from cdn.gateway.hot import Repeatable, Repeats, Standing
+from cdn.gateway.hot import Repeatable, Repeats
 from cdn.observe.hits import Hit, Said, Served
 from cdn.storage.store import Piece
 from cdn.wire.field_block import FieldBlock
-from cdn.wire.hot_responses import HotResponses, Room, told_by
+from cdn.wire.hot_answer import HotAnswer
+from cdn.wire.hot_responses import HotResponses, Room
+from cdn.wire.ways import Way
 
 BATCH = 256
 """Records that are dealt with at once: more would be felt by the request that waits."""
@@ -61,6 +63,8 @@ class FastPath:
     ) -> None:
         self.hot = HotResponses(repeats, capacity, room, clock)
         self.answers = 0
+        self._named = self.hot.named
+        self._judge = repeats.judge
         self._clock = clock
         self._on_hits = on_hits
         self._loop = asyncio.get_running_loop()
@@ -73,35 +77,26 @@ class FastPath:
         head: bytes,
         end: int,
         block: FieldBlock,
+        said: Said,
         scheme: str,
         peer: str,
         write: Write,
         send: Send,
     ) -> bool | Late:
-        """Sends the answer to a request, whose line ends at `end` and whose `block` is repeatable;
-        False where the full path has to."""
-        # A line that is no request line is nobody's key.
-        if head[end - 9 : end] != b" HTTP/1.1":
-            return False
-        if head.startswith(b"GET /"):
-            method, target = "GET", head[4 : end - 9]
-        elif head.startswith(b"HEAD /"):
-            method, target = "HEAD", head[5 : end - 9]
-        else:
-            return False
-        hot, now = self.hot, self._clock()
-        key, told, client = block.origins[scheme] + target, block.narrowing, peer
-        standing: Standing | None = None
-        if block.claims:
-            standing = hot.standing(block, scheme, peer)
-            if standing is None:
+        """Sends the answer to a request, whose line ends at `end` and whose `block` is repeatable,
+        while its client has `said` this of itself; False where the full path has to."""
+        hot = self.hot
+        way = block.ways.get(scheme)
+        if way is None or (way.standing is not None and not hot.stands(way, peer)):
+            way = hot.way(block, scheme, peer)
+            if way is None:
                 return False
-            key, told, client = standing.origin + target, told_by(block, standing), standing.client
-        found = hot.find(block, told, method, key, now) or hot.make(
-            block, told, standing, head[:end], scheme, key, now
-        )
-        if found is None:
-            return False
+        now = self._clock()
+        found = self._named(way.named + head[:end])
+        if found is None or not found.since <= now <= found.until or self._judge.has_rules:
+            found = self._look(head, end, block, way, scheme, now)
+            if found is None:
+                return False
         served = found.served
         if not found.ranged:
             write(found.head, found.rest)
@@ -111,13 +106,32 @@ class FastPath:
             begin, pieces, served = part
             if not send(begin, pieces, served.content_bytes):
                 hot.touch(found.of, 1)
-                return Late(served, client, now, found.ttl)
+                return Late(served, way.client or peer, now, found.ttl)
         ended = self._clock()
-        self._hits.append((served, block.said, client, ended, ended - now, found.ttl))
+        self._hits.append((served, said, way.client or peer, ended, ended - now, found.ttl))
         served.uses += 1
         if served.uses == 1 or len(self._hits) >= BATCH:
             self._note(served)
         return True
+
+    def _look(
+        self, head: bytes, end: int, block: FieldBlock, way: Way, scheme: str, now: float
+    ) -> HotAnswer | None:
+        """The answer to a request that has no name yet, or where the named one is to be looked at
+        again."""
+        # A line that is no request line is nobody's key.
+        if head[end - 9 : end] != b" HTTP/1.1":
+            return None
+        if head.startswith(b"GET /"):
+            method, target = "GET", head[4 : end - 9]
+        elif head.startswith(b"HEAD /"):
+            method, target = "HEAD", head[5 : end - 9]
+        else:
+            return None
+        hot, key = self.hot, way.origin + target
+        return hot.find(block, way.told, method, key, now) or hot.make(
+            block, way, head[:end], scheme, key, now
+        )
 
     def note(self, served: Served, said: Said, client: str, ended: float, seconds: float) -> None:
         """Takes the record of an answer that was given by another short way."""

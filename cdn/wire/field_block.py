@@ -16,7 +16,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Generic, TypeVar
 
-from cdn.gateway.hot import Standing
 from cdn.gateway.plain import Form
 from cdn.observe.hits import Said
 from cdn.semantics.cache_control import NOTHING_SAID, parse_cache_control
@@ -24,6 +23,7 @@ from cdn.semantics.hop_by_hop import HOP_BY_HOP
 from cdn.semantics.message import FieldLine, Fields, Request
 from cdn.wire.errors import RequestError
 from cdn.wire.request_head import FIELD_LINE, RequestHead, normal_authority, parse_head
+from cdn.wire.ways import Way
 
 MEMORY = 16 << 20
 """Bytes of blocks, and again of lines, that are remembered at most; Python's own included."""
@@ -70,9 +70,10 @@ LONGEST_REQUEST_LINE = 8 * 1024
 
 _NO_PART: tuple[int, int | None] | None = None
 
+_COOKIE = b"\r\nCookie: "
 _REFERER = b"\r\nReferer: "
 _FORWARDED = b"\r\nForwarded: "
-_OWN = (b"\r\nCookie: ", _REFERER, _FORWARDED)
+_OWN = (_COOKIE, _REFERER, _FORWARDED)
 """How the lines begin that differ from request to request of one client, and tell no answer from
 another unless Vary nominates them."""
 
@@ -101,14 +102,21 @@ class TwiceSeen(Generic[T]):
         return known
 
     def offer(self, name: bytes, value: T) -> None:
-        """Takes it in where `name` was offered before."""
-        digest = hash(name)
-        if digest in self._seen:
+        """Takes it in where `name` was offered, or seen, before."""
+        if self.was_seen(name):
             self._take(name, value)
         else:
-            if len(self._seen) >= MOST_SEEN:
-                self._seen.clear()
-            self._seen.add(digest)
+            self.see(name)
+
+    def was_seen(self, name: bytes) -> bool:
+        """Whether it would be taken in."""
+        return hash(name) in self._seen
+
+    def see(self, name: bytes) -> None:
+        """It is known from now on that there was such a one."""
+        if len(self._seen) >= MOST_SEEN:
+            self._seen.clear()
+        self._seen.add(hash(name))
 
     def _take(self, name: bytes, value: T) -> None:
         self._size += self._overhead + 3 * len(name)
@@ -132,8 +140,8 @@ class FieldBlock:
     primary keys begin of what they can ask for, by scheme. `repeatable`: nothing in it but
     `narrowing`, which compares as text, and what Vary nominates, tells its answers from another's;
     `part` is the one range, first and last byte (None: to the end), that `narrowing` does not tell.
-    `claims`: it says for whom it asks; `standing` is how that was taken last. `lines` gives its
-    lines, when they are asked for; `forms` are what a miss with it is, by scheme.
+    `claims`: it says for whom it asks. `lines` gives its lines, when they are asked for; `ways` are
+    how requests with it were taken last, `forms` what a miss with it is, both by scheme.
     """
 
     __slots__ = (
@@ -146,7 +154,7 @@ class FieldBlock:
         "part",
         "repeatable",
         "said",
-        "standing",
+        "ways",
     )
 
     def __init__(
@@ -160,7 +168,7 @@ class FieldBlock:
         self.origins = origins
         self._lines = lines
         self._fields: Fields | None = None
-        self.standing: Standing | None = None
+        self.ways: dict[str, Way] = {}
         self.forms: dict[str, Form] = {}
         if like is None:
             self.narrowing, self.part, self.repeatable, self.claims = "", _NO_PART, True, False
@@ -211,6 +219,33 @@ class FieldMemory:
             if block is not None:
                 self.blocks.offer(raw, block)
         return block
+
+    def own(self, raw: bytes) -> tuple[FieldBlock, Said] | None:
+        """The remembered block from which `raw` differs in a Cookie and a Referer alone, and what
+        its client says of itself; None where there is none, or `raw` is worth remembering."""
+        if self.blocks.was_seen(raw):
+            return None
+        get, rest = self.blocks.get, raw
+        start = raw.find(_COOKIE)
+        if start >= 0:
+            stop = raw.find(b"\r\n", start + 2)
+            if _plain_text(raw, start + len(_COOKIE), stop) is None:
+                return None
+            if raw.find(_COOKIE, stop) >= 0:
+                return None
+            rest = raw[:start] + raw[stop:]
+            if (block := get(rest)) is not None:
+                return block, block.said
+        start = rest.find(_REFERER)
+        if start < 0:
+            return None
+        stop = rest.find(b"\r\n", start + 2)
+        referer = _plain_text(rest, start + len(_REFERER), stop)
+        block = get(rest[:start] + rest[stop:])
+        # A second line, maybe in another spelling, is for all the rules.
+        if referer is None or block is None or block.said.referer:
+            return None
+        return block, Said(referer.strip(" "), block.said.user_agent)
 
     def _like_another(self, raw: bytes) -> FieldBlock | None:
         """A block that differs from another in a line of its client's own."""
@@ -305,6 +340,13 @@ class FieldMemory:
         line = (lower, (name, value))
         self._lines.offer(text, line)
         return line
+
+
+def _plain_text(raw: bytes, start: int, stop: int) -> str | None:
+    """The value of a line, where it is printable ASCII: what `FIELD_LINE` allows, and less."""
+    text = raw[start:stop].decode("latin-1")
+    plain = text.isascii() and text.isprintable() and stop - start <= LONGEST_OWN
+    return text if plain else None
 
 
 def _said(lines: list[_Line], index: dict[str, FieldLine]) -> Said:

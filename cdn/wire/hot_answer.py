@@ -41,7 +41,7 @@ class HotAnswer:
     """One answer: `head`, which is right from `since` to `until`, in the clock's seconds, while the
     answer is fresh for `ttl` more, and `rest` behind it. Where `ranged`, the head lacks its end,
     and a part of the content's `length` bytes is to follow, which are in `body` or, where they are
-    more than `LARGEST`, in the store."""
+    more than `LARGEST`, in the store. `name` is what it is found by at once, if anything."""
 
     __slots__ = (
         "_after",
@@ -52,6 +52,7 @@ class HotAnswer:
         "body",
         "head",
         "length",
+        "name",
         "of",
         "ranged",
         "rest",
@@ -64,6 +65,7 @@ class HotAnswer:
     def __init__(self, head: Head, served: Served, body: bytes | None, ranged: bool) -> None:
         """Where `body` is None, content stays in the store."""
         assert isinstance(served.of, Repeatable)
+        self.name = b""
         self.of = served.of
         self.served = served
         self.body = b"" if body is None else body

@@ -1,8 +1,9 @@
 """Hot answers under their primary keys, within a budget of bytes.
 
-Strategy: once for each way to ask that tells answers apart. A key is forgotten as soon as the
-gateway tells that it, or everything, has changed; when its answer is no longer fresh; and when
-others are hotter, by the policy that governs RAM.
+Strategy: once for each way to ask that tells answers apart. Where neither Vary nor a group has a
+say, an answer has a name too, by which way and request line find it in one look-up. A key is
+forgotten, names and all, as soon as the gateway tells that it, or everything, has changed; when its
+answer is no longer fresh; and when others are hotter, by the policy that governs RAM.
 """
 
 from __future__ import annotations
@@ -11,23 +12,28 @@ from collections.abc import Callable
 from typing import Protocol
 
 from cdn.gateway.exchange import Answer
-from cdn.gateway.hot import Repeatable, Repeats, Standing
+from cdn.gateway.hot import Repeatable, Repeats
 from cdn.observe.hits import Served
 from cdn.semantics.delivery import OWN_FIELDS, cache_status, joined_status, via
 from cdn.semantics.message import Fields, Request
 from cdn.semantics.plain import delivered_plainly
 from cdn.semantics.ranges import ByteRange
-from cdn.storage.eviction.greedy_dual import GDG
+from cdn.storage.eviction.greedy_dual import GDG, Entry
 from cdn.storage.store import SliceUnavailable
 from cdn.wire.field_block import LONGEST_REQUEST_LINE, REQUEST_LINE, FieldBlock
 from cdn.wire.hot_answer import LARGEST, Head, HotAnswer
 from cdn.wire.response_head import choose_framing, encode_head, encode_opening
+from cdn.wire.ways import Way
 
 MOST_ANSWERS = 64
 """Of one key; the one that was made first goes first."""
 
 _OVERHEAD = 1_600
 """Bytes of an answer besides its head and content (tests/wire/test_fastpath.py keeps it honest)."""
+
+
+Shape = str | tuple[str | None, ...]
+"""What tells an answer from others of its key."""
 
 
 class Room(Protocol):
@@ -41,11 +47,12 @@ class Room(Protocol):
 class _Key:
     """All answers of one primary key."""
 
-    __slots__ = ("answers", "nominated", "reserved", "size")
+    __slots__ = ("answers", "entry", "nominated", "size")
 
     def __init__(self, nominated: tuple[str, ...]) -> None:
         self.nominated = nominated
-        self.answers: dict[str | tuple[str | None, ...], HotAnswer] = {}
+        self.answers: dict[Shape, HotAnswer] = {}
+        self.entry: Entry[bytes] | None = None
         self.size = 0
 
 
@@ -60,6 +67,9 @@ class HotResponses:
         self._room = room
         self._clock = clock
         self._keys: dict[bytes, _Key] = {}
+        self._named: dict[bytes, HotAnswer] = {}
+        self.named: Callable[[bytes], HotAnswer | None] = self._named.get
+        """The answer of a name: as it was made, whatever has come up since but a change of key."""
         self._policy: GDG[bytes] = GDG(capacity)
         self._changes = 0
         self._member = cache_status(repeats.node, ttl=0)[:-1]
@@ -75,18 +85,33 @@ class HotResponses:
     def __len__(self) -> int:
         return len(self._keys)
 
-    def standing(self, block: FieldBlock, scheme: str, peer: str) -> Standing | None:
-        """How `peer` is taken, who says in `block` for whom it asks."""
-        known = block.standing
-        if (
-            known is None
-            or known.rules != self._repeats.rules
-            or known.peer != peer
-            or known.scheme != scheme
-        ):
+    def way(self, block: FieldBlock, scheme: str, peer: str) -> Way | None:
+        """How requests of `peer` with `block` are taken; None where that is for the full path."""
+        way = block.ways.get(scheme)
+        if way is not None and (way.standing is None or self.stands(way, peer)):
+            return way
+        standing = None
+        if block.claims:
             asked = Request("GET", scheme, block.origins.authorities[scheme], "/", block.fields)
-            known = block.standing = self._repeats.standing(asked, peer)
-        return known
+            standing = self._repeats.standing(asked, peer)
+            if standing is None:
+                return None
+        way = block.ways[scheme] = Way(block, scheme, standing)
+        return way
+
+    def stands(self, way: Way, peer: str) -> bool:
+        """Whether what `peer` says for others is taken as it was."""
+        standing = way.standing
+        assert standing is not None
+        return standing.rules == self._repeats.rules and standing.peer == peer
+
+    def holds(self, answer: HotAnswer) -> bool:
+        """Whether nothing has come up that only a look tells; else its key is forgotten."""
+        of, repeats = answer.of, self._repeats
+        if (of.tags or repeats.judge.has_rules) and not repeats.hold(of):
+            self.forget(of.key)
+            return False
+        return True
 
     def find(
         self, block: FieldBlock, told: str, method: str, key: bytes, now: float
@@ -104,11 +129,7 @@ class HotResponses:
         if not answer.since <= now <= answer.until and not answer.renew(now):
             self.forget(key)
             return None
-        of, repeats = answer.of, self._repeats
-        if (of.tags or repeats.judge.has_rules) and not repeats.hold(of):
-            self.forget(key)
-            return None
-        return answer
+        return answer if self.holds(answer) else None
 
     def take(
         self, block: FieldBlock, request: Request, peer: str, answer: Answer, head: bytes
@@ -117,12 +138,9 @@ class HotResponses:
         of = answer.repeatable
         if of is None or not block.repeatable:
             return
-        told = block.narrowing
-        if block.claims:
-            standing = self.standing(block, request.scheme, peer)
-            if standing is None:
-                return
-            told = told_by(block, standing)
+        way = self.way(block, request.scheme, peer)
+        if way is None:
+            return
         status = answer.head.status
         # What one range brings is cut out of the whole; several, or none, the full path tells.
         if status == 416 or (status == 206 and block.part is None):
@@ -138,13 +156,14 @@ class HotResponses:
             body = None
         made = HotAnswer.given(of, request, answer, head, body)
         if made.renew(self._clock()):
-            self._put(of, _shape(block, told, request.method, of.nominated), made)
+            shape = _shape(block, way.told, request.method, of.nominated)
+            line = f"{request.method} {request.target} HTTP/1.1".encode("ascii")
+            self._put(of, shape, made, way.named + line)
 
     def make(
         self,
         block: FieldBlock,
-        told: str,
-        standing: Standing | None,
+        way: Way,
         line: bytes,
         scheme: str,
         key: bytes,
@@ -156,13 +175,14 @@ class HotResponses:
         if len(line) > LONGEST_REQUEST_LINE:
             return None
         authority = named = block.origins.authorities[scheme]
+        standing, name = way.standing, way.named + line
         if standing is not None:
             named = standing.origin.partition(b"://")[2].decode("latin-1")
         of = self._repeats.plain(key, named)
         if of is not None:
             made = self._plain(of, scheme, authority, line)
             if made is not None:
-                return self._kept(made, told, now)
+                return self._kept(made, way.told, now, name)
         surrogate = standing is not None and standing.surrogate
         whose = block if standing is None else standing
         answer = self._repeats.first(key, named, lambda: whose.fields, now, surrogate=surrogate)
@@ -178,7 +198,7 @@ class HotResponses:
         head = encode_head(answer.head, choose_framing(answer, None, "GET", 1), None)
         request = Request("GET", scheme, authority, asked[2].decode("ascii"), block.fields)
         made = HotAnswer.given(of, request, answer, head, body)
-        return self._kept(made, _shape(block, told, "GET", of.nominated), now)
+        return self._kept(made, _shape(block, way.told, "GET", of.nominated), now, name)
 
     def _plain(self, of: Repeatable, scheme: str, authority: str, line: bytes) -> HotAnswer | None:
         """The answer to a GET with this line, where that follows from what is stored alone."""
@@ -205,12 +225,10 @@ class HotResponses:
         served = Served("GET", scheme, authority, target, 200, length, member, of.service, of)
         return HotAnswer(head, served, body, False)
 
-    def _kept(
-        self, made: HotAnswer, shape: str | tuple[str | None, ...], now: float
-    ) -> HotAnswer | None:
+    def _kept(self, made: HotAnswer, shape: Shape, now: float, name: bytes) -> HotAnswer | None:
         if not made.renew(now):
             return None
-        self._put(made.of, shape, made)
+        self._put(made.of, shape, made, name)
         return made
 
     def _content(self, of: Repeatable) -> bytes | None:
@@ -232,7 +250,7 @@ class HotResponses:
                 return held
         return b"".join(pieces)
 
-    def _put(self, of: Repeatable, shape: str | tuple[str | None, ...], made: HotAnswer) -> None:
+    def _put(self, of: Repeatable, shape: Shape, made: HotAnswer, name: bytes) -> None:
         key = of.key
         known = found = self._keys.get(key)
         if found is None or found.nominated != of.nominated:
@@ -256,6 +274,12 @@ class HotResponses:
         self._keys[key] = found
         for victim in self._policy.admit(key, size):
             self._let_go(self._keys.pop(victim))
+        found.entry = self._policy.entry(key)
+        if not (of.nominated or of.tags):
+            made.name = name
+        for answer in found.answers.values():  # forgotten above
+            if answer.name:
+                self._named[answer.name] = answer
 
     def _size_of(self, found: _Key, made: HotAnswer) -> int:
         size = _OVERHEAD + 2 * len(made.head)
@@ -264,15 +288,17 @@ class HotResponses:
         return size
 
     def _let_go(self, key: _Key) -> None:
+        for answer in key.answers.values():
+            self._named.pop(answer.name, None)
         if self._room is not None:
             self._room.release(key.size)
 
     def touch(self, of: Repeatable, uses: int) -> None:
         """An answer was given so many times."""
         self._repeats.touch(of, uses)
-        key = of.key
-        if key in self._keys:  # else it has gone since
-            self._policy.touch(key, uses)
+        found = self._keys.get(of.key)
+        if found is not None and found.entry is not None:  # else it has gone since
+            self._policy.use(found.entry, uses)
 
     def forget(self, key: bytes) -> None:
         """Nothing of it is given again."""
@@ -293,18 +319,7 @@ def _own_fields(passed: str, member: str) -> bytes:
     return f"\r\nVia: {passed}\r\nCache-Status: {member}".encode("latin-1")
 
 
-def told_by(block: FieldBlock, standing: Standing) -> str:
-    """What tells the answers to a block that says for whom it asks: also who is answered, and what
-    the log says of the target where that is not what the key says."""
-    scheme, told = standing.scheme, "\nsurrogate" if standing.surrogate else ""
-    if standing.origin != block.origins[scheme]:
-        told += f"\n{scheme}://{block.origins.authorities[scheme]}"
-    return f"{told}\n{block.narrowing}" if told else block.narrowing
-
-
-def _shape(
-    block: FieldBlock, told: str, method: str, nominated: tuple[str, ...]
-) -> str | tuple[str | None, ...]:
+def _shape(block: FieldBlock, told: str, method: str, nominated: tuple[str, ...]) -> Shape:
     """What tells the answer to a request from others under its key."""
     shape = told if method == "GET" else f"{method}\n{told}"
     if not nominated:

@@ -21,7 +21,7 @@ from typing import cast
 
 from cdn.gateway.exchange import Answer, ContentCutShort, Outcome
 from cdn.gateway.plain import PlainMiss
-from cdn.observe.hits import Served
+from cdn.observe.hits import Said, Served
 from cdn.semantics.message import Fields, Request, Response
 from cdn.semantics.reuse import Fwd
 from cdn.storage.store import FileSpan, Piece
@@ -184,10 +184,15 @@ class Http1Connection(asyncio.Protocol):
         if block is None:
             if fields.find(b"\r\n\r\n") != len(fields) - 4:
                 return False
+            own = memory.own(fields)
+            if own is not None and self._answer_again(*own, data, end):
+                memory.blocks.see(fields)
+                return True
             block = memory.block(fields)
         if block is None:
             return False
-        if not self._answer_again(block, data, end) and not self._ask_plainly(block, data, end):
+        answered = self._answer_again(block, block.said, data, end)
+        if not answered and not self._ask_plainly(block, data, end):
             self._buffer = data
             self._start = self._scanned = len(data)
             try:
@@ -211,7 +216,7 @@ class Http1Connection(asyncio.Protocol):
                 else:
                     end = raw.find(b"\r\n")
                     block = self.rim.memory.block(raw[end + 2 :])
-                    if block is not None and self._answer_again(block, raw, end):
+                    if block is not None and self._answer_again(block, block.said, raw, end):
                         continue
                     head = read_head(raw, end, block, self.rim.scheme)
             except RequestError as fault:
@@ -240,15 +245,15 @@ class Http1Connection(asyncio.Protocol):
             self._arm(self._head_since + self.rim.deadlines.head)
         return None
 
-    def _answer_again(self, block: FieldBlock, head: bytes, end: int) -> bool:
+    def _answer_again(self, block: FieldBlock, said: Said, head: bytes, end: int) -> bool:
         """Answers a request, whose line ends at `end`, as one before it; False if that is not at
-        hand."""
+        hand. `said` is what its client says of itself."""
         rim = self.rim
         fast = rim.fast
         if fast is None or not block.repeatable:
             return False
         write, send = self._send, self._send_apart
-        given = fast.answer(head, end, block, rim.scheme, self.client, write, send)
+        given = fast.answer(head, end, block, said, rim.scheme, self.client, write, send)
         if given is False:
             return False
         if given is not True:

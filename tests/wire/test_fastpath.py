@@ -14,8 +14,8 @@ from cdn.semantics.message import Fields, Request, Response
 from cdn.semantics.ranges import ByteRange
 from cdn.storage.memory import MemoryStore
 from cdn.wire.field_block import FieldMemory
-from cdn.wire.hot_answer import LARGEST
-from cdn.wire.hot_responses import HotResponses
+from cdn.wire.hot_answer import LARGEST, HotAnswer
+from cdn.wire.hot_responses import MOST_ANSWERS, HotResponses
 from tests.gateway.gateway_kit import HOST, site, storable
 from tests.kit import Reply
 from tests.storage.disk_kit import NOW, content_of, key_of, opened, put, response
@@ -226,7 +226,14 @@ def repeats_of(store, clock=lambda: NOW, alone=True) -> Repeats:
     return Repeats("edge-a", ServiceTable(()), store, _Names(), clock, alone=alone)
 
 
-def kept(hot: HotResponses, store: MemoryStore, repeats: Repeats, name: str, size: int) -> None:
+def kept(
+    hot: HotResponses,
+    store: MemoryStore,
+    repeats: Repeats,
+    name: str,
+    size: int,
+    asked: bytes = b"",
+) -> None:
     """Has the answer to a GET of `name` kept, as the full path would have it."""
     head = response(name, length=size, slice_size=1 << 20)
     if not store.lookup(head.primary_key):
@@ -246,7 +253,7 @@ def kept(hot: HotResponses, store: MemoryStore, repeats: Repeats, name: str, siz
     raw = b"HTTP/1.1 200 OK\r\n" + b"".join(
         f"{name}: {value}\r\n".encode() for name, value in answer.head.fields.lines
     )
-    block = FieldMemory().block(BLOCK)
+    block = FieldMemory().block(asked + BLOCK)
     request = Request("GET", "http", "example.com", f"/{name}", block.fields)
     hot.take(block, request, "192.0.2.1", answer, raw + b"Content-Length: %d\r\n\r\n" % size)
 
@@ -300,6 +307,61 @@ def test_what_leaves_the_store_is_hot_no_more():
         kept(hot, store, repeats, f"{number}", 20_000)
     stored = {found.response.primary_key for found in store._objects.values()}
     assert hot._keys.keys() <= stored
+
+
+def named(hot: HotResponses) -> list[HotAnswer]:
+    """All that are found by their names; each is one that its key has."""
+    answers = [answer for key in hot._keys.values() for answer in key.answers.values()]
+    assert all(hot._named[answer.name] is answer for answer in answers if answer.name)
+    assert len(hot._named) == sum(bool(answer.name) for answer in answers)
+    return list(hot._named.values())
+
+
+def test_a_name_goes_with_its_answer():
+    store, repeats, hot = made(64 << 20, 1 << 20)
+    block = FieldMemory().block(BLOCK)
+    line = hot.way(block, "http", "192.0.2.1").named + b"GET /1 HTTP/1.1"
+    kept(hot, store, repeats, "1", 1000)
+    assert [hot.named(line)] == named(hot)
+    hot.forget(key_of("1"))
+    assert named(hot) == []
+    for number in range(2000):  # most are victims of others
+        kept(hot, store, repeats, f"{number}", 1000)
+    assert 100 < len(named(hot)) == len(hot) < 2000
+    for shape in range(3 * MOST_ANSWERS):  # the first of them go
+        kept(hot, store, repeats, "1999", 1000, b"If-None-Match: %d\r\n" % shape)
+    assert len(named(hot)) >= MOST_ANSWERS
+    hot.forget_all()
+    assert named(hot) == []
+
+
+async def test_what_vary_or_a_group_has_a_say_in_has_no_name():
+    async with site() as at:
+        at.origin.on("/a", storable(b"one", ("Vary", "Accept-Language")))
+        at.origin.on("/b", storable(b"one", ("Cache-Groups", '"g"')))
+        at.origin.on("/c", storable(b"one"))
+        for target in ("/a", "/b", "/c"):
+            await hot(at, target)
+        (only,) = named(at.edge.node.server._fast.hot)
+        assert only.of.key.endswith(b"/c")
+
+
+async def test_lines_of_ones_own_are_no_part_of_what_is_looked_up():
+    async with site() as at:
+        at.origin.on("/a", storable(b"one"))
+        await hot(at)
+        memory = at.edge.node.server._rim.memory
+        for number in range(3):
+            own = (("Referer", f"http://a/{number}"), ("Cookie", f"n={number}"))
+            before = fast_answers(at)
+            await at.get("/a", *own)
+            assert fast_answers(at) == before + 1
+            assert at.edge.log[-1].referer == f"http://a/{number}"
+            assert len(memory.blocks._young) == 1
+        for _ in range(2):
+            await at.get("/a", *own)  # they are repeated
+        assert len(memory.blocks._young) == 2
+        assert at.edge.log[-1].referer == "http://a/2"
 
 
 def test_what_is_being_removed_everywhere_is_not_repeated_until_it_is():

@@ -81,7 +81,7 @@ def test_it_is_what_all_the_rules_say(lines, content, relays, age, status):
     policy = CachePolicy(relay_cdn_cache_control=relays)
     hot, repeats, block = desk(lines, content, policy, age, status)
     told = by_all_rules(repeats)
-    made = hot.make(block, "", None, LINE, "http", KEY, NOW)
+    made = hot.make(block, hot.way(block, "http", ""), LINE, "http", KEY, NOW)
     assert (made and made.head + made.rest) == (told and told + content)
 
 
@@ -99,6 +99,6 @@ def test_what_came_through_a_shield_needs_no_other_look(before, member, monkeypa
     lines = [("Cache-Control", "max-age=60"), ("ETag", '"v1"'), *before]
     hot, repeats, block = desk(lines, b"content")
     monkeypatch.setattr(repeats, "first", None)
-    made = hot.make(block, "", None, LINE, "http", KEY, NOW)
+    made = hot.make(block, hot.way(block, "http", ""), LINE, "http", KEY, NOW)
     assert made.served.member == member
     assert made.head.endswith(b"\r\nContent-Length: 7\r\n\r\ncontent")

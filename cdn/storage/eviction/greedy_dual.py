@@ -19,7 +19,9 @@ MOST_USES = 63
 """More are not counted: yesterday's crowd must not outlive today's. Costs no hits (measured)."""
 
 
-class _Entry(Generic[K]):
+class Entry(Generic[K]):
+    """What a policy knows of a key, while it is `present`."""
+
     __slots__ = ("key", "present", "priority", "size", "uses", "weight")
 
     def __init__(self, key: K, size: int, uses: int, weight: float, priority: float) -> None:
@@ -40,14 +42,21 @@ class GDSF(EvictionPolicy[K]):
 
     def __init__(self, budget: int) -> None:
         super().__init__(budget)
-        self._entries: dict[K, _Entry[K]] = {}
+        self._entries: dict[K, Entry[K]] = {}
         # Priority when last looked at, order of entering, entry.
-        self._heap: list[tuple[float, int, _Entry[K]]] = []
+        self._heap: list[tuple[float, int, Entry[K]]] = []
         self._clock = 0.0
         self._entered = 0
 
     def touch(self, key: K, uses: int = 1) -> None:
-        entry = self._entries[key]
+        self.use(self._entries[key], uses)
+
+    def entry(self, key: K) -> Entry[K]:
+        """By which `use` needs no look-up, while it is present. Raises KeyError."""
+        return self._entries[key]
+
+    def use(self, entry: Entry[K], uses: int) -> None:
+        """`touch` of the key whose entry this is."""
         uses += entry.uses
         if uses > MOST_USES:  # noqa: PLR1730 (every hit passes here, and min() costs a fifth of it)
             uses = MOST_USES
@@ -68,6 +77,7 @@ class GDSF(EvictionPolicy[K]):
                 break
         heappop(heap)
         self._clock = priority
+        entry.present = False
         del self._entries[entry.key]
         self._leave(entry)
         return entry.key
@@ -90,7 +100,7 @@ class GDSF(EvictionPolicy[K]):
     def _uses_before(self, key: K) -> int:
         return 0
 
-    def _leave(self, entry: _Entry[K]) -> None:
+    def _leave(self, entry: Entry[K]) -> None:
         self.used -= entry.size
 
     def _enter(self, key: K, size: int) -> None:
@@ -98,7 +108,7 @@ class GDSF(EvictionPolicy[K]):
         uses = min(1 + before, MOST_USES) if before else 1
         weight = (size or 1) ** (self.alpha - 1)
         priority = self._clock + (uses if uses > 1 else self.first_use) * weight
-        entry = _Entry(key, size, uses, weight, priority)
+        entry = Entry(key, size, uses, weight, priority)
         self._entries[key] = entry
         self._entered += 1
         heappush(self._heap, (priority, self._entered, entry))
@@ -118,6 +128,6 @@ class GDG(GDSF[K]):
     def _uses_before(self, key: K) -> int:
         return self._ghosts.recall(key)
 
-    def _leave(self, entry: _Entry[K]) -> None:
+    def _leave(self, entry: Entry[K]) -> None:
         super()._leave(entry)
         self._ghosts.remember(entry.key, entry.size, entry.uses)
