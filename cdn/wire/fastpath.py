@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from cdn.gateway.hot import Repeatable, Repeats
 from cdn.observe.hits import Hit, Said, Served
 from cdn.storage.store import Piece
 from cdn.wire.field_block import FieldBlock
-from cdn.wire.hot_answer import HotAnswer
+from cdn.wire.hot_answer import LARGEST, MOST_SENT, HotAnswer
 from cdn.wire.hot_responses import HotResponses, Room
 from cdn.wire.ways import Way
 
@@ -31,11 +31,16 @@ PAUSE = 0.01
 OnHits = Callable[[Sequence[Hit], Sequence[Served]], None]
 """Takes records, and of each answer in them how often it was given (`Served.uses`)."""
 
-Write = Callable[[bytes, bytes], object]
-"""Sends two pieces, one behind the other; either may be empty."""
 
-Send = Callable[[bytes, Sequence[Piece], int], bool]
-"""Sends head and content, and how many bytes of that there are. False: not all has left yet."""
+class Viewer(Protocol):
+    """Whose connection it is, at which address."""
+
+    client: str
+    transport: asyncio.Transport
+
+    def send_apart(self, head: bytes, pieces: Sequence[Piece], size: int) -> bool:
+        """Sends head and content, `size` bytes. False: not all has left yet."""
+        ...
 
 
 class Late(NamedTuple):
@@ -68,6 +73,7 @@ class FastPath:
         self._clock = clock
         self._on_hits = on_hits
         self._loop = asyncio.get_running_loop()
+        self._most = {"http": MOST_SENT, "https": LARGEST}  # TLS is written from memory
         self._hits: list[Hit] = []
         self._used: list[Served] = []
         self._misses: list[Served] = []
@@ -79,18 +85,17 @@ class FastPath:
         block: FieldBlock,
         said: Said,
         scheme: str,
-        peer: str,
-        write: Write,
-        send: Send,
+        viewer: Viewer,
     ) -> bool | Late:
         """Sends the answer to a request, whose line ends at `end` and whose `block` is repeatable,
         while its client has `said` this of itself; False where the full path has to."""
-        hot = self.hot
+        hot, client = self.hot, viewer.client
         way = block.ways.get(scheme)
-        if way is None or (way.standing is not None and not hot.stands(way, peer)):
-            way = hot.way(block, scheme, peer)
+        if way is None or way.standing is not None:
+            way = hot.way(block, scheme, client)
             if way is None:
                 return False
+            client = way.client or client
         now = self._clock()
         found = self._named(way.named + head[:end])
         if found is None or not found.since <= now <= found.until or self._judge.has_rules:
@@ -98,17 +103,20 @@ class FastPath:
             if found is None:
                 return False
         served = found.served
-        if not found.ranged:
-            write(found.head, found.rest)
-        elif (part := found.part(block)) is None:
+        if not found.apart:
+            if found.rest:
+                viewer.transport.writelines((found.head, found.rest))
+            else:
+                viewer.transport.write(found.head)
+        elif (part := found.part(block, self._most[scheme])) is None:
             return False
         else:
             begin, pieces, served = part
-            if not send(begin, pieces, served.content_bytes):
+            if not viewer.send_apart(begin, pieces, served.content_bytes):
                 hot.touch(found.of, 1)
-                return Late(served, way.client or peer, now, found.ttl)
+                return Late(served, client, now, found.ttl)
         ended = self._clock()
-        self._hits.append((served, said, way.client or peer, ended, ended - now, found.ttl))
+        self._hits.append((served, said, client, ended, ended - now, found.ttl))
         served.uses += 1
         if served.uses == 1 or len(self._hits) >= BATCH:
             self._note(served)

@@ -2,8 +2,8 @@
 
 Strategy: from one second to the next such an answer differs in Age and in Cache-Status' ttl alone,
 which are written anew when they have changed, by the rules of the full path, so that both say the
-same at every moment. Small content is kept a second time, behind its head; of large content the
-parts are given in this way, out of the store.
+same at every moment. Small content is kept a second time, behind its head; large content, and parts
+of it, are given out of the store.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ from cdn.storage.store import Piece, SliceUnavailable
 from cdn.wire.field_block import FieldBlock
 
 LARGEST = 128 * 1024
-"""Bytes of content that are held for an answer, and sent for one."""
+"""Bytes of content that are held for an answer."""
+
+MOST_SENT = 32 << 20
+"""Bytes of content that are looked for in the store for one answer: so many need no Task."""
 
 JOINED = 4096
 """Bytes of content that are kept a second time, behind their head."""
@@ -40,8 +43,9 @@ Head = tuple[bytes, bytes, bytes]
 class HotAnswer:
     """One answer: `head`, which is right from `since` to `until`, in the clock's seconds, while the
     answer is fresh for `ttl` more, and `rest` behind it. Where `ranged`, the head lacks its end,
-    and a part of the content's `length` bytes is to follow, which are in `body` or, where they are
-    more than `LARGEST`, in the store. `name` is what it is found by at once, if anything."""
+    and a part of the content's `length` bytes follows. What is not in `head` and `rest` is sent
+    `apart`, as a `part` of `body` or, where content is over `LARGEST`, out of the store. By `name`,
+    if any, it is found at once."""
 
     __slots__ = (
         "_after",
@@ -49,6 +53,7 @@ class HotAnswer:
         "_between",
         "_joined",
         "_parts",
+        "apart",
         "body",
         "head",
         "length",
@@ -71,6 +76,7 @@ class HotAnswer:
         self.body = b"" if body is None else body
         self.length = served.content_bytes
         self.ranged = ranged
+        self.apart = ranged or body is None
         joins = self.length <= JOINED and not ranged
         self._joined = self.body if joins else b""
         self.rest = b"" if joins or ranged else self.body
@@ -132,18 +138,18 @@ class HotAnswer:
         self.until = until if until > now else now
         return True
 
-    def part(self, block: FieldBlock) -> tuple[bytes, Sequence[Piece], Served] | None:
-        """The answer for the one range that `block` asks for: head, content, and what is said of
-        it. None where the range cannot be satisfied, or not here."""
-        assert block.part is not None
-        (first, last), length = block.part, self.length
+    def part(self, block: FieldBlock, most: int) -> tuple[bytes, Sequence[Piece], Served] | None:
+        """What is sent apart, the whole or the one range that `block` asks for, of at most `most`
+        bytes: head, content, and what is said of it. None where the range cannot be satisfied, or
+        not here."""
+        (first, last), length = block.part or (0, None), self.length
         if first >= length:
             return None
         stop = length if last is None else min(last + 1, length)
         pieces: Sequence[Piece] | None
         if length <= LARGEST:
             pieces = (memoryview(self.body)[first:stop],)
-        elif stop - first > LARGEST:
+        elif stop - first > most:
             return None
         else:
             try:
@@ -152,6 +158,8 @@ class HotAnswer:
                 return None
             if pieces is None:
                 return None
+        if not self.ranged:
+            return self.head, pieces, self.served
         told = b"\r\nContent-Range: bytes %d-%d/%d\r\nContent-Length: %d\r\n\r\n"
         head = self.head + told % (first, stop - 1, length, stop - first)
         parts = self._parts

@@ -146,14 +146,12 @@ class HotResponses:
         if status == 416 or (status == 206 and block.part is None):
             return
         body: bytes | None = b""
-        if answer.content and (of.response.length or 0) <= LARGEST:
+        if answer.content and (of.response.length or 0) > LARGEST:
+            body = None
+        elif answer.content:
             body = self._content(of)
             if body is None:
                 return
-        elif answer.content:
-            if status != 206:
-                return  # the whole of it the full path sends
-            body = None
         made = HotAnswer.given(of, request, answer, head, body)
         if made.renew(self._clock()):
             shape = _shape(block, way.told, request.method, of.nominated)
@@ -190,11 +188,13 @@ class HotResponses:
             return None
         asked = REQUEST_LINE.fullmatch(line)
         of = answer.repeatable
-        if asked is None or of is None or (of.response.length or 0) > LARGEST:
+        if asked is None or of is None:
             return None
-        body = self._content(of) if answer.length else b""
-        if body is None:
-            return None
+        body, held = None, (of.response.length or 0) <= LARGEST
+        if held:
+            body = self._content(of) if answer.length else b""
+            if body is None:
+                return None
         head = encode_head(answer.head, choose_framing(answer, None, "GET", 1), None)
         request = Request("GET", scheme, authority, asked[2].decode("ascii"), block.fields)
         made = HotAnswer.given(of, request, answer, head, body)
@@ -204,11 +204,13 @@ class HotResponses:
         """The answer to a GET with this line, where that follows from what is stored alone."""
         response = of.response
         fields, length = delivered_plainly(response), response.length or 0
-        if fields is None or length > LARGEST:
+        if fields is None:
             return None
-        body = self._content(of) if length else b""
-        if body is None:
-            return None
+        body = None
+        if length <= LARGEST:
+            body = self._content(of) if length else b""
+            if body is None:
+                return None
         member, between = self._member, self._between
         received = response.fields
         if received.any_of(OWN_FIELDS):  # it came through another node

@@ -61,7 +61,7 @@ class Http1Connection(asyncio.Protocol):
         self.rim = rim
         self.loop = asyncio.get_running_loop()
         self.client = ""
-        self._transport: asyncio.Transport
+        self.transport: asyncio.Transport
         self._buffer: bytes | bytearray = b""
         self._start = 0
         self._scanned = 0
@@ -85,7 +85,7 @@ class Http1Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports are asyncio's in shape, not by class.
-        self._transport = transport = cast(asyncio.Transport, transport)
+        self.transport = transport = cast(asyncio.Transport, transport)
         self._tls = transport.get_extra_info("ssl_object") is not None
         # Where it holds anything we are paused: so files are sent only while it is empty.
         transport.set_write_buffer_limits(high=UNSENT if self._tls else 0)
@@ -112,7 +112,7 @@ class Http1Connection(asyncio.Protocol):
         if self._closing:
             self._lingered += len(data)
             if self._lingered > LINGER_BYTES:
-                self._transport.close()
+                self.transport.close()
             return
         if self._content is not None:
             self._quiet_since = self.loop.time()
@@ -252,8 +252,7 @@ class Http1Connection(asyncio.Protocol):
         fast = rim.fast
         if fast is None or not block.repeatable:
             return False
-        write, send = self._send, self._send_apart
-        given = fast.answer(head, end, block, said, rim.scheme, self.client, write, send)
+        given = fast.answer(head, end, block, said, rim.scheme, self)
         if given is False:
             return False
         if given is not True:
@@ -265,7 +264,7 @@ class Http1Connection(asyncio.Protocol):
         """The rest of a part is waited for like that of any answer: then it is told whether all
         has left."""
         self.rim.counters.requests += 1
-        write, served = self._transport.write, late.served
+        write, served = self.transport.write, late.served
         turn = self._turn = Turn(head, None, self.client, late.arrived, write)
         told = Fields((("Cache-Status", f"{served.member}{late.ttl}"),))
         outcome = Outcome(served.service, served.cache, client=late.client)
@@ -276,9 +275,9 @@ class Http1Connection(asyncio.Protocol):
 
     def _send(self, head: bytes, rest: bytes) -> None:
         if rest:
-            self._transport.writelines((head, rest))
+            self.transport.writelines((head, rest))
         else:
-            self._transport.write(head)
+            self.transport.write(head)
 
     # -- plain misses (`gateway.plain.Asker`) ------------------------------------------------
 
@@ -330,7 +329,7 @@ class Http1Connection(asyncio.Protocol):
         turn = self._turn
         assert isinstance(turn, PlainTurn)
         self.rim.counters.requests += 1
-        turn.become(self._transport.write)
+        turn.become(self.transport.write)
         turn.asked = miss.seated(turn.exchange)
         turn.task = self.loop.create_task(self._respond(turn))
 
@@ -339,7 +338,7 @@ class Http1Connection(asyncio.Protocol):
         turn = self._turn
         assert isinstance(turn, PlainTurn)
         self.rim.counters.requests += 1
-        turn.become(self._transport.write)
+        turn.become(self.transport.write)
         self._report_bug(turn, error)
         turn.answer = self.rim.errors.internal()
         self._send_at_once(turn, turn.answer)
@@ -347,7 +346,7 @@ class Http1Connection(asyncio.Protocol):
 
     def interim(self, head: Response) -> None:
         """See `Asker.interim`."""
-        self._transport.write(encode_interim(head))
+        self.transport.write(encode_interim(head))
 
     # -- all others --------------------------------------------------------------------------
 
@@ -356,7 +355,7 @@ class Http1Connection(asyncio.Protocol):
         if head.chunked or head.content_length:
             self._content = RequestContent(head.content_length, self.client, self._content_wanted)
         arrived = self.rim.clock()
-        write = self._transport.write
+        write = self.transport.write
         turn = self._turn = Turn(head, self._content, self.client, arrived, write, block)
         if self._content is not None:
             data = bytes(self._buffer[self._start :])
@@ -382,7 +381,7 @@ class Http1Connection(asyncio.Protocol):
         content = answer.content[0]
         assert isinstance(content, bytes)
         framing = choose_framing(answer, len(content), "GET", 1)
-        self._transport.write(encode_head(answer.head, framing, "close") + content)
+        self.transport.write(encode_head(answer.head, framing, "close") + content)
         began = self._head_since
         seconds = 0.0 if began is None else self.loop.time() - began
         self._linger()
@@ -419,7 +418,7 @@ class Http1Connection(asyncio.Protocol):
             return
         if turn.expects_continue and turn.framing is None:
             turn.expects_continue = False
-            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         self._quiet_since = self.loop.time()
         self._arm(self._quiet_since + self.rim.deadlines.stall)
         self._govern_reading()
@@ -434,12 +433,12 @@ class Http1Connection(asyncio.Protocol):
             wanted = len(self._buffer) - self._start <= QUEUED
         else:
             wanted = True
-        if wanted is not self._reading and not self._transport.is_closing():
+        if wanted is not self._reading and not self.transport.is_closing():
             self._reading = wanted
             if wanted:
-                self._transport.resume_reading()
+                self.transport.resume_reading()
             else:
-                self._transport.pause_reading()
+                self.transport.pause_reading()
 
     # -- answers -----------------------------------------------------------------------------
 
@@ -471,10 +470,10 @@ class Http1Connection(asyncio.Protocol):
             return False
         head, framing = self._frame(turn, answer, size)
         if not framing.has_content:
-            self._transport.write(head)
+            self.transport.write(head)
         elif size == framing.length:
             turn.sent = size
-            self._send_apart(head, content, size)
+            self.send_apart(head, content, size)
         else:
             self.rim.report(f"bug: {turn.exchange.request.url}: {size} bytes for {framing.length}")
             self._end(turn, False)
@@ -487,7 +486,7 @@ class Http1Connection(asyncio.Protocol):
             self._written = True
         return True
 
-    def _send_apart(self, head: bytes, pieces: Sequence[Piece], size: int) -> bool:
+    def send_apart(self, head: bytes, pieces: Sequence[Piece], size: int) -> bool:
         """Head and content, `size` bytes. What the client does not take yet waits, and `_room` says
         so. False: something waits (over TLS that is not looked at)."""
         files = self._files
@@ -496,18 +495,18 @@ class Http1Connection(asyncio.Protocol):
                 self.pause_writing()
         elif not any(isinstance(piece, FileSpan) for piece in pieces):
             if size <= JOINED:
-                self._transport.write(b"".join((head, *_bytes(pieces))))
+                self.transport.write(b"".join((head, *_bytes(pieces))))
             else:
-                self._transport.writelines((head, *_bytes(pieces)))
+                self.transport.writelines((head, *_bytes(pieces)))
         elif self._tls:
-            self._transport.write(b"".join((head, *_bytes(pieces))))
+            self.transport.write(b"".join((head, *_bytes(pieces))))
         else:
             self._send_files((head, *pieces), len(head) + size)
         return self._room is None or self._tls
 
     def _send_files(self, pieces: Sequence[Piece], size: int) -> None:
         if self._files is None:
-            fd = self._transport.get_extra_info("socket").fileno()
+            fd = self.transport.get_extra_info("socket").fileno()
             self._files = FileSender(fd, self.loop, UNSENT, self._files_ended)
         if not self._files.send(pieces, size):
             self.pause_writing()
@@ -566,7 +565,7 @@ class Http1Connection(asyncio.Protocol):
         content = answer.content
         ready = sum(map(len, content)) if isinstance(content, Sequence) else None
         head, framing = self._frame(turn, answer, ready)
-        self._transport.write(head)
+        self.transport.write(head)
         if not framing.has_content:
             self._give_up(turn)
             return
@@ -581,7 +580,7 @@ class Http1Connection(asyncio.Protocol):
         if framing.length is not None and turn.sent != framing.length:
             raise ContentCutShort(f"{turn.sent} bytes of content where {framing.length} were due")
         if framing.chunked:
-            self._transport.write(b"0\r\n\r\n")
+            self.transport.write(b"0\r\n\r\n")
 
     async def _send_piece(self, turn: Turn, framing: Framing, piece: Piece) -> None:
         if framing.length is not None and turn.sent + len(piece) > framing.length:
@@ -598,9 +597,9 @@ class Http1Connection(asyncio.Protocol):
         for begin in range(0, len(piece), PIECE):
             part = view if view is piece else view[begin : begin + PIECE]
             if framing.chunked:
-                self._transport.writelines((b"%x\r\n" % len(part), part, b"\r\n"))
+                self.transport.writelines((b"%x\r\n" % len(part), part, b"\r\n"))
             else:
-                self._transport.write(part)
+                self.transport.write(part)
             turn.sent += len(part)
             if self._room is not None:
                 await self._room
@@ -649,13 +648,13 @@ class Http1Connection(asyncio.Protocol):
                 turn.task.cancel()
             elif isinstance(turn, PlainTurn):
                 self.rim.counters.requests += 1
-                turn.become(self._transport.write)
+                turn.become(self.transport.write)
             self._end(turn, False)
         self._closing = True
 
     def _lose(self) -> None:
         self._abandon()
-        self._transport.abort()
+        self.transport.abort()
 
     def _give_up(self, turn: Turn) -> None:
         if turn.answer is not None and not isinstance(turn.answer.content, Sequence):
@@ -665,25 +664,25 @@ class Http1Connection(asyncio.Protocol):
         """Never a clean end: the client must see that its answer is not whole (RFC 9112 §8)."""
         self._closing = True
         cut = turn is not None and turn.framing is not None and turn.framing.until_close
-        if cut and not self._transport.is_closing():
+        if cut and not self.transport.is_closing():
             # Here a FIN would be the content's end: only a reset tells (RFC 9112 §9.8).
-            sock = self._transport.get_extra_info("socket")
+            sock = self.transport.get_extra_info("socket")
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self._transport.abort()
+        self.transport.abort()
 
     def _close(self) -> None:
         self._closing = True
         if not self._sends_files:
-            self._transport.close()
+            self.transport.close()
         self._arm(self.loop.time() + self.rim.deadlines.stall)
 
     def _linger(self) -> None:
         """RFC 9112 §9.6: closing with bytes unread would reset, and take our answer with it."""
-        if self._transport.is_closing() or not self._transport.can_write_eof():
+        if self.transport.is_closing() or not self.transport.can_write_eof():
             self._close()
             return
         self._closing = True
-        self._transport.write_eof()
+        self.transport.write_eof()
         self._quiet_since = self.loop.time()
         self._arm(self._quiet_since + self.rim.deadlines.linger)
         self._govern_reading()
@@ -692,7 +691,7 @@ class Http1Connection(asyncio.Protocol):
     def _waiting(self) -> int:
         """Bytes that the kernel has not taken."""
         left = 0 if self._files is None else self._files.left
-        return self._transport.get_write_buffer_size() + left
+        return self.transport.get_write_buffer_size() + left
 
     # -- deadlines ---------------------------------------------------------------------------
 
@@ -718,7 +717,7 @@ class Http1Connection(asyncio.Protocol):
     def _next_deadline(self, now: float) -> tuple[float, Callable[[], None]]:
         """When something is to be done if nothing happens before, and what."""
         deadlines = self.rim.deadlines
-        unsent = self._transport.get_write_buffer_size()
+        unsent = self.transport.get_write_buffer_size()
         if self._files is not None:
             unsent += self._files.in_flight
         if unsent != self._unsent:
@@ -728,7 +727,7 @@ class Http1Connection(asyncio.Protocol):
             # Progress is only seen by looking, so look more often than it may last.
             return min(stalled, now + deadlines.stall / 4) if stalled > now else now, self._lose
         if self._closing:
-            return self._quiet_since + deadlines.linger, self._transport.close
+            return self._quiet_since + deadlines.linger, self.transport.close
         if self._turn is not None:
             if self._content is not None and self._content.awaited:
                 return self._quiet_since + deadlines.stall, self._content_stalled

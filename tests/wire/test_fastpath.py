@@ -13,6 +13,7 @@ from cdn.gateway.services import ServiceTable
 from cdn.semantics.message import Fields, Request, Response
 from cdn.semantics.ranges import ByteRange
 from cdn.storage.memory import MemoryStore
+from cdn.wire import fastpath
 from cdn.wire.field_block import FieldMemory
 from cdn.wire.hot_answer import LARGEST, HotAnswer
 from cdn.wire.hot_responses import MOST_ANSWERS, HotResponses
@@ -386,22 +387,36 @@ def test_what_is_being_removed_everywhere_is_not_repeated_until_it_is():
     assert repeatable() is not None
 
 
-async def test_what_is_large_is_the_full_paths_but_for_its_parts():
+async def test_what_is_large_stays_in_the_store_and_is_sent_out_of_it(monkeypatch):
     content = random.Random(1).randbytes(LARGEST + 1)
     async with site() as at:
         at.origin.on("/a", storable(content, ("ETag", '"v1"')))
-        for _ in range(4):
-            assert (await next_is_not_fast(at)).content == content
+        await hot(at)
+        monkeypatch.setattr(at.edge.node.server._rim, "handler", None)
+        for _ in range(2):
+            assert (await at.get()).content == content
+        assert at.edge.log[-1].content_bytes == len(content)
+        monkeypatch.undo()
         await hot(at, "/a", ("Range", "bytes=0-0"))
-        for first, last in ((0, LARGEST - 1), (7, 70_000), (LARGEST, LARGEST)):
+        for first, last in ((0, LARGEST), (7, 70_000), (LARGEST, LARGEST)):
             before = fast_answers(at)
             got = await at.get("/a", ("Range", f"bytes={first}-{last}"))
             assert got.content == content[first : last + 1]
             assert got.field("content-range") == f"bytes {first}-{last}/{len(content)}"
             assert fast_answers(at) == before + 1
+        assert at.edge.node.server.hot_bytes < 10_000
+
+
+async def test_more_than_is_sent_at_once_is_the_full_paths(monkeypatch):
+    monkeypatch.setattr(fastpath, "MOST_SENT", LARGEST)
+    content = random.Random(1).randbytes(LARGEST + 1)
+    async with site() as at:
+        at.origin.on("/a", storable(content, ("ETag", '"v1"')))
+        for _ in range(3):
+            assert (await next_is_not_fast(at)).content == content
+        await hot(at, "/a", ("Range", f"bytes=1-{LARGEST}"))
         got = await next_is_not_fast(at, "/a", ("Range", "bytes=0-"))
         assert got.content == content
-        assert at.edge.node.server.hot_bytes < 10_000
 
 
 async def test_a_hot_answer_leaves_no_garbage():

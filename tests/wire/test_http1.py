@@ -422,7 +422,7 @@ async def test_a_slow_client_holds_the_content_back():
         for _ in range(100):
             await client.exactly(64 * 1024)
             # Beyond what the two kernels' buffers hold, nothing is read ahead of the client.
-            assert connection._transport.get_write_buffer_size() < 256 * 1024
+            assert connection.transport.get_write_buffer_size() < 256 * 1024
         assert content.reads * len(piece) < (6 << 20) + (12 << 20)
 
 
