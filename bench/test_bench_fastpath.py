@@ -17,7 +17,7 @@ from cdn.semantics.stored_response import make_stored_response
 from cdn.storage.memory import MemoryStore
 from cdn.wire.fastpath import FastPath
 from cdn.wire.field_block import FieldMemory
-from cdn.wire.hot_answer import LARGEST
+from cdn.wire.hot_answer import LARGEST, HotAnswer
 from cdn.wire.request_head import parse_head
 
 NOW = 1_767_225_600.0
@@ -132,10 +132,15 @@ def test_hot_answer_in_another_second(benchmark, desk):
 
 
 def test_part_of_a_hot_answer(benchmark, desk):
-    answer = desk.fast.hot.find(desk.block, "", "GET", KEY, NOW)
+    whole = desk.fast.hot.find(desk.block, "", "GET", KEY, NOW)
+    answer = HotAnswer(
+        (b"HTTP/1.1 206 Partial Content\r\nAge: ", b"", b""), whole.served, whole.body, True
+    )
+    assert answer.renew(NOW)
     part = desk.memory.block(FIELDS + b"Range: bytes=100-199\r\n\r\n")
-    content, _ = benchmark(answer.part, part, LARGEST)
-    assert content.endswith(b"\r\n\r\n" + CONTENT[100:200])
+    head, pieces, served = benchmark(answer.part, part, LARGEST)
+    assert head.endswith(b"\r\nContent-Range: bytes 100-199/1024\r\nContent-Length: 100\r\n\r\n")
+    assert (pieces, served.content_bytes) == ((CONTENT[100:200],), 100)
 
 
 def test_all_but_the_write(benchmark, desk):

@@ -41,6 +41,7 @@ from cdn.semantics.reuse import Hit, decide
 from cdn.semantics.stored_response import StoredResponse
 from cdn.semantics.value import value
 from cdn.semantics.vary import select
+from cdn.storage.eviction.greedy_dual import Entry
 from cdn.storage.store import Store, StoredObject
 
 A_SURROGATE = ANYONE.with_fields(Fields((("Surrogate-Capability", ""),)))
@@ -70,7 +71,7 @@ class Standing:
 class Repeatable:
     """What an answer was made of. It is fresh while `lifetime` seconds exceed the current age of
     `response`; `nominated` are the request fields that select among what is stored, `tags` its
-    groups."""
+    groups; `entry` is what the rim's replacement knows its key by."""
 
     key: bytes
     stored: StoredObject
@@ -79,6 +80,7 @@ class Repeatable:
     nominated: tuple[str, ...]
     tags: Sequence[Tag]
     service: str
+    entry: Entry[bytes] | None = None
 
 
 class Repeats:

@@ -32,18 +32,16 @@ class Served:
     texts: tuple[str, str, str] | None = field(default=None, init=False)
 
 
-@dataclass(slots=True, eq=False)
 class Said:
-    """What a client says of itself; `text` is the formatter's."""
+    """What a client says of itself, in characters `size` in all; `text` is the formatter's."""
 
-    referer: str
-    user_agent: str
-    text: str | None = field(default=None, init=False)
-    size: int = field(init=False)
-    """Characters."""
+    __slots__ = ("referer", "size", "text", "user_agent")
 
-    def __post_init__(self) -> None:
-        self.size = len(self.referer) + len(self.user_agent)
+    def __init__(self, referer: str, user_agent: str) -> None:
+        self.referer = referer
+        self.user_agent = user_agent
+        self.size = len(referer) + len(user_agent)
+        self.text: str | None = None
 
 
 Hit = tuple[Served, Said, str, float, float, int | str]

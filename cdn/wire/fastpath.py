@@ -98,7 +98,11 @@ class FastPath:
             client = way.client or client
         now = self._clock()
         found = self._named(way.named + head[:end])
-        if found is None or not found.since <= now <= found.until or self._judge.has_rules:
+        if (
+            found is None
+            or self._judge.has_rules
+            or not (found.since <= now <= found.until or found.renew(now))
+        ):
             found = self._look(head, end, block, way, scheme, now)
             if found is None:
                 return False

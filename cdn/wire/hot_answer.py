@@ -14,7 +14,6 @@ from cdn.gateway.exchange import Answer
 from cdn.gateway.hot import Repeatable
 from cdn.observe.hits import Served
 from cdn.semantics.delivery import shown_age, shown_ttl
-from cdn.semantics.freshness import current_age
 from cdn.semantics.message import Request
 from cdn.semantics.ranges import ByteRange
 from cdn.storage.store import Piece, SliceUnavailable
@@ -51,8 +50,11 @@ class HotAnswer:
         "_after",
         "_before",
         "_between",
+        "_initial_age",
         "_joined",
+        "_lifetime",
         "_parts",
+        "_response_time",
         "apart",
         "body",
         "head",
@@ -71,7 +73,10 @@ class HotAnswer:
         """Where `body` is None, content stays in the store."""
         assert isinstance(served.of, Repeatable)
         self.name = b""
-        self.of = served.of
+        self.of = of = served.of
+        # Beside the answer: what is far away in memory costs more than to compute with it.
+        self._initial_age, self._response_time = of.response.initial_age, of.response.response_time
+        self._lifetime = of.lifetime
         self.served = served
         self.body = b"" if body is None else body
         self.length = served.content_bytes
@@ -118,8 +123,10 @@ class HotAnswer:
 
     def renew(self, now: float) -> bool:
         """Makes it right for `now`. False: it is not fresh any more."""
-        age = current_age(self.of.response, now)
-        ttl = self.of.lifetime - age
+        resident, age = now - self._response_time, self._initial_age
+        if resident > 0:  # as `current_age`
+            age += resident
+        ttl = self._lifetime - age
         if ttl <= 0:  # RFC 9111 §4.2: fresh is a lifetime greater than the age
             return False
         self.ttl = shown = shown_ttl(ttl)

@@ -18,7 +18,7 @@ from cdn.semantics.delivery import OWN_FIELDS, cache_status, joined_status, via
 from cdn.semantics.message import Fields, Request
 from cdn.semantics.plain import delivered_plainly
 from cdn.semantics.ranges import ByteRange
-from cdn.storage.eviction.greedy_dual import GDG, Entry
+from cdn.storage.eviction.greedy_dual import GDG
 from cdn.storage.store import SliceUnavailable
 from cdn.wire.field_block import LONGEST_REQUEST_LINE, REQUEST_LINE, FieldBlock
 from cdn.wire.hot_answer import LARGEST, Head, HotAnswer
@@ -47,12 +47,11 @@ class Room(Protocol):
 class _Key:
     """All answers of one primary key."""
 
-    __slots__ = ("answers", "entry", "nominated", "size")
+    __slots__ = ("answers", "nominated", "size")
 
     def __init__(self, nominated: tuple[str, ...]) -> None:
         self.nominated = nominated
         self.answers: dict[Shape, HotAnswer] = {}
-        self.entry: Entry[bytes] | None = None
         self.size = 0
 
 
@@ -276,10 +275,11 @@ class HotResponses:
         self._keys[key] = found
         for victim in self._policy.admit(key, size):
             self._let_go(self._keys.pop(victim))
-        found.entry = self._policy.entry(key)
         if not (of.nominated or of.tags):
             made.name = name
+        entry = self._policy.entry(key)
         for answer in found.answers.values():  # forgotten above
+            answer.of.entry = entry
             if answer.name:
                 self._named[answer.name] = answer
 
@@ -298,9 +298,9 @@ class HotResponses:
     def touch(self, of: Repeatable, uses: int) -> None:
         """An answer was given so many times."""
         self._repeats.touch(of, uses)
-        found = self._keys.get(of.key)
-        if found is not None and found.entry is not None:  # else it has gone since
-            self._policy.use(found.entry, uses)
+        entry = of.entry
+        if entry is not None and entry.present:  # else it has gone since
+            self._policy.use(entry, uses)
 
     def forget(self, key: bytes) -> None:
         """Nothing of it is given again."""
