@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 from cdn.semantics.message import Request
 from cdn.upstream.begun import Begun
@@ -43,7 +43,6 @@ class Upward:
         self.host = host
 
 
-@runtime_checkable
 class PromptRouter(Router, Protocol):
     """A router that can ask at once, where a kept connection is at hand."""
 
