@@ -18,6 +18,9 @@ LEAST = 128 << 10
 LEAST_SENT = 24 << 10
 """Bytes; fewer are read, which costs less than sending them out of a file."""
 
+WINDOW = 1 << 30
+"""Bytes of the file that are mapped at once: addresses, not memory."""
+
 _PAGE = mmap.ALLOCATIONGRANULARITY
 
 
@@ -32,6 +35,7 @@ class MemoryFile:
     def __init__(self) -> None:
         self.fd = os.memfd_create("slices")
         self._end = 0
+        self._window: Window | None = None
 
     def __del__(self) -> None:
         # With a store that goes as garbage its slices may go after it.
@@ -41,51 +45,64 @@ class MemoryFile:
     def add(self, content: bytes) -> FiledSlice:
         """Copies a slice there. Raises OSError."""
         offset, size = self._end, len(content)
-        self._end += paged(size)
+        window = self._window
+        if window is None or offset + paged(size) > window.stop:
+            window = self._window = Window(self.fd, offset, max(WINDOW, paged(size)))
         view = memoryview(content)
         written = 0
         try:
             while written < size:
                 written += os.pwrite(self.fd, view[written:], offset + written)
         except OSError:
-            self._end = offset
-            os.ftruncate(self.fd, offset)
+            window.release(offset, size)
             raise
-        return FiledSlice(self, offset, size)
+        self._end = offset + paged(size)
+        return FiledSlice(self, window, offset, size)
+
+
+class Window:
+    """A stretch of a file that is mapped: `length` bytes from `start` on. Raises OSError."""
+
+    def __init__(self, fd: int, start: int, length: int) -> None:
+        self.start = start
+        self.stop = start + length
+        os.ftruncate(fd, self.stop)
+        self._mapped = mmap.mmap(fd, length, offset=start)
+        self.view = memoryview(self._mapped).toreadonly()
 
     def release(self, offset: int, length: int) -> None:
-        """Gives the pages of one slice back."""
-        if self.fd < 0:
-            return
-        with mmap.mmap(self.fd, length, offset=offset) as mapped:
-            mapped.madvise(mmap.MADV_REMOVE)
+        """Gives the pages of a slice back."""
+        self._mapped.madvise(mmap.MADV_REMOVE, offset - self.start, length)
 
 
 class FiledSlice:
     """One slice there."""
 
-    __slots__ = ("_file", "_length", "_offset")
+    __slots__ = ("_at", "_file", "_offset", "_view", "_window", "length")
 
-    def __init__(self, file: MemoryFile, offset: int, length: int) -> None:
+    def __init__(self, file: MemoryFile, window: Window, offset: int, length: int) -> None:
         self._file = file
+        self._window = window
+        self._view = window.view
+        self._at = offset - window.start
         self._offset = offset
-        self._length = length
+        self.length = length
 
     def __len__(self) -> int:
-        return self._length
+        return self.length
 
     def __del__(self) -> None:
-        self._file.release(self._offset, self._length)
+        self._window.release(self._offset, self.length)
 
     def span(self, start: int, stop: int) -> FileSpan | bytes:
         """Its bytes [start, stop), to be sent."""
-        stop = min(stop, self._length)
-        if stop - start < LEAST_SENT:
-            return self.read(start, stop)
-        return FileSpan(self._file.fd, self._offset + start, stop - start, self)
+        at, size = self._at + start, min(stop, self.length) - start
+        view = self._view[at : at + size]
+        if size < LEAST_SENT:
+            return bytes(view)
+        return FileSpan(self._file.fd, self._offset + start, size, self, view)
 
     def read(self, start: int, stop: int) -> bytes:
         """A copy of them."""
-        return FileSpan(
-            self._file.fd, self._offset + start, min(stop, self._length) - start, self
-        ).read()
+        at = self._at
+        return bytes(self._view[at + start : at + min(stop, self.length)])

@@ -16,7 +16,7 @@ from cdn.semantics.stored_response import StoredResponse
 from cdn.semantics.vary import Variant
 from cdn.storage.eviction.greedy_dual import Entry
 from cdn.storage.memory_file import FiledSlice, paged
-from cdn.storage.store import FileSpan, Piece, SliceGone
+from cdn.storage.store import Piece, SliceGone
 
 Touched = tuple[bytes | FiledSlice, int, int]
 """A slice, and the bytes [start, stop) of it."""
@@ -63,12 +63,23 @@ class MemoryObject:
 
     def ready_to_send(self, parts: Sequence[ByteRange]) -> list[Piece]:
         """See `StoredObject.ready_to_send`, and `ready`."""
-        if len(parts) == 1 and (piece := self._within_one(*parts[0])) is not None:
+        if len(parts) == 1 and (piece := self.within_one(*parts[0])) is not None:
             return [piece]
         return [
             held.span(start, stop) if isinstance(held, FiledSlice) else memoryview(held)[start:stop]
             for held, start, stop in self._touched(parts)
         ]
+
+    def within_one(self, start: int, stop: int) -> Piece | None:
+        """See `StoredObject.within_one`."""
+        response = self.response
+        if response.present is None and start < stop:
+            number, first = divmod(start, response.slice_size)
+            held = self.slices[number] if number < len(self.slices) else None
+            last = stop - start + first
+            if held.__class__ is FiledSlice and last <= held.length:
+                return held.span(first, last)
+        return None
 
     def open(self, parts: Sequence[ByteRange]) -> Pieces:
         """See `StoredObject.open`."""
@@ -77,17 +88,6 @@ class MemoryObject:
     def open_to_send(self, parts: Sequence[ByteRange]) -> PiecesToSend:
         """See `StoredObject.open_to_send`."""
         return PiecesToSend(self.ready_to_send(parts))
-
-    def _within_one(self, start: int, stop: int) -> FileSpan | bytes | None:
-        """The bytes of a part of one large slice; None where it is none."""
-        response = self.response
-        if response.present is None and start < stop:
-            number, first = divmod(start, response.slice_size)
-            held = self.slices[number] if number < len(self.slices) else None
-            last = stop - start + first
-            if isinstance(held, FiledSlice) and last <= len(held):
-                return held.span(first, last)
-        return None
 
     def _touched(self, parts: Sequence[ByteRange]) -> list[Touched]:
         """What the parts, in their order, touch. Raises SliceGone."""

@@ -35,17 +35,21 @@ class SliceDamaged(SliceUnavailable):
 
 class FileSpan:
     """A piece of content that is sent out of a file: `length` bytes of `fd` from `offset` on, which
-    are in RAM. `holder` is what keeps them there, and the file open."""
+    are in RAM. `holder` is what keeps them there, and the file open; `view` shows them where the
+    file is mapped, and is right while there is a holder."""
 
-    __slots__ = ("fd", "holder", "length", "offset")
+    __slots__ = ("fd", "holder", "length", "offset", "view")
     may_leave = False
     """Whether it can become other than resident."""
 
-    def __init__(self, fd: int, offset: int, length: int, holder: object) -> None:
+    def __init__(
+        self, fd: int, offset: int, length: int, holder: object, view: memoryview | None = None
+    ) -> None:
         self.fd = fd
         self.offset = offset
         self.length = length
         self.holder = holder
+        self.view = view
 
     def __len__(self) -> int:
         return self.length
@@ -111,6 +115,11 @@ class StoredObject(Protocol):
 
     def ready_to_send(self, parts: Sequence[ByteRange]) -> Sequence[Piece] | None:
         """The same, of which some may be left in their files."""
+        ...
+
+    def within_one(self, start: int, stop: int) -> Piece | None:
+        """The same of one part that is present, where it lies within one large slice that is in
+        RAM for certain; else None."""
         ...
 
     def open(self, parts: Sequence[ByteRange]) -> StoredContent:

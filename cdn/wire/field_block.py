@@ -60,15 +60,18 @@ _CLAIMS = frozenset({"forwarded", "surrogate-capability", "cdn-loop"})
 _LONGEST_NARROWING = 512
 
 _PART = re.compile(r"bytes=([0-9]{1,18})-([0-9]{0,18})")
-_RANGE = b"\r\nRange: bytes="
-_WANTED = re.compile(rb"([0-9]{1,18})-([0-9]{0,18})(?=\r\n)")
+RANGE = b"\r\nRange: bytes="
+WANTED = re.compile(rb"([0-9]{1,18})-([0-9]{0,18})(?=\r\n)")
 _A_PART = b"0-0"
 """What stands for any one range in blocks that differ in it alone."""
 
 REQUEST_LINE = re.compile(rb"(GET|HEAD) (/[\x21\x22\x24-\x7e]*+) HTTP/1\.1")
 LONGEST_REQUEST_LINE = 8 * 1024
 
-_NO_PART: tuple[int, int | None] | None = None
+Part = tuple[int, int | None]
+"""First and last byte of a range; None: to the end."""
+
+_NO_PART: Part | None = None
 
 _COOKIE = b"\r\nCookie: "
 _REFERER = b"\r\nReferer: "
@@ -211,7 +214,7 @@ class FieldMemory:
         block = self.blocks.get(raw)
         if block is None:
             # Not remembered itself: the next part is another.
-            if (start := raw.find(_RANGE)) >= 0 and (block := self._like_another_part(raw, start)):
+            if (start := raw.find(RANGE)) >= 0 and (block := self._like_another_part(raw, start)):
                 return block
             block = self.blocks.recall(raw)
         if block is None:
@@ -274,20 +277,17 @@ class FieldMemory:
 
     def _like_another_part(self, raw: bytes, start: int) -> FieldBlock | None:
         """A block that differs from another in which one range it wants."""
-        start += len(_RANGE)
-        wanted = _WANTED.match(raw, start)
-        if wanted is None:
+        start += len(RANGE)
+        found = WANTED.match(raw, start)
+        wanted = None if found is None else wanted_by(found)
+        if found is None or wanted is None or found[0] == _A_PART:
             return None
-        told, end = wanted[2], wanted.end()
-        first, last = int(wanted[1]), int(told) if told else None
-        if (last is not None and last < first) or raw[start:end] == _A_PART:
-            return None
-        like = raw[:start] + _A_PART + raw[end:]
+        like = raw[:start] + _A_PART + raw[found.end() :]
         other = self.blocks.get(like) or self.block(like)
         if other is None or other.part is None:
             return None
         block = FieldBlock(partial(self._lines_of, raw), other.said, other.origins, other)
-        block.part = first, last
+        block.part = wanted
         return block
 
     def _lines_of(self, raw: bytes) -> list[_Line]:
@@ -342,6 +342,13 @@ class FieldMemory:
         return line
 
 
+def wanted_by(found: re.Match[bytes]) -> Part | None:
+    """The range that `WANTED` found, where it is valid."""
+    begin, end = found.groups()
+    first, last = int(begin), int(end) if end else None
+    return None if last is not None and last < first else (first, last)
+
+
 def _plain_text(raw: bytes, start: int, stop: int) -> str | None:
     """The value of a line, where it is printable ASCII: what `FIELD_LINE` allows, and less."""
     text = raw[start:stop].decode("latin-1")
@@ -357,7 +364,7 @@ def _said(lines: list[_Line], index: dict[str, FieldLine]) -> Said:
     return Said(referer[1] if referer else "", agent[1] if agent else "")
 
 
-def _part(wanted: str) -> tuple[int, int | None] | None:
+def _part(wanted: str) -> Part | None:
     """The one range that a Range field asks for, where it is valid."""
     part = _PART.fullmatch(wanted)
     if part is None or (part[2] and int(part[1]) > int(part[2])):

@@ -17,7 +17,7 @@ from cdn.semantics.delivery import shown_age, shown_ttl
 from cdn.semantics.message import Request
 from cdn.semantics.ranges import ByteRange
 from cdn.storage.store import Piece, SliceUnavailable
-from cdn.wire.field_block import FieldBlock
+from cdn.wire.field_block import Part
 
 LARGEST = 128 * 1024
 """Bytes of content that are held for an answer."""
@@ -145,11 +145,11 @@ class HotAnswer:
         self.until = until if until > now else now
         return True
 
-    def part(self, block: FieldBlock, most: int) -> tuple[bytes, Sequence[Piece], Served] | None:
-        """What is sent apart, the whole or the one range that `block` asks for, of at most `most`
-        bytes: head, content, and what is said of it. None where the range cannot be satisfied, or
-        not here."""
-        (first, last), length = block.part or (0, None), self.length
+    def part(self, wanted: Part | None, most: int) -> tuple[bytes, Sequence[Piece], Served] | None:
+        """What is sent apart, the whole or the one range that is `wanted`, of at most `most` bytes:
+        head, content, and what is said of it. None where the range cannot be satisfied, or not
+        here."""
+        (first, last), length = wanted or (0, None), self.length
         if first >= length:
             return None
         stop = length if last is None else min(last + 1, length)
@@ -159,8 +159,10 @@ class HotAnswer:
         elif stop - first > most:
             return None
         else:
+            stored = self.of.stored
+            piece = stored.within_one(first, stop)
             try:
-                pieces = self.of.stored.ready_to_send((ByteRange(first, stop),))
+                pieces = (piece,) if piece else stored.ready_to_send((ByteRange(first, stop),))
             except SliceUnavailable:
                 return None
             if pieces is None:

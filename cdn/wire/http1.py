@@ -28,6 +28,7 @@ from cdn.storage.store import FileSpan, Piece
 from cdn.wire.errors import RequestError
 from cdn.wire.fastpath import Late
 from cdn.wire.field_block import LONGEST_REQUEST_LINE, REQUEST_LINE, FieldBlock, read_head
+from cdn.wire.next_part import NextPart
 from cdn.wire.request_content import RequestContent
 from cdn.wire.request_head import RequestHead, check_partial, parse_head
 from cdn.wire.response_head import Framing, choose_framing, encode_head, encode_interim
@@ -73,6 +74,7 @@ class Http1Connection(asyncio.Protocol):
         self._room: asyncio.Future[None] | None = None
         self._written = False
         self._files: FileSender | None = None
+        self._next_part: NextPart | None = None
         self._tls = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
@@ -177,6 +179,8 @@ class Http1Connection(asyncio.Protocol):
         memory = self.rim.memory
         if memory is None:
             return False
+        if (part := self._next_part) is not None and self._answer_part(data, part):
+            return True
         end = data.find(b"\r\n")
         fields = data[end + 2 :]
         # What is remembered ends where a head does.
@@ -257,6 +261,21 @@ class Http1Connection(asyncio.Protocol):
             return False
         if given is not True:
             self._see_off(given, read_head(head, end, block, rim.scheme))
+        elif block.part is not None:
+            self._next_part = fast.next_part(head, end, block, said, rim.scheme)
+        self._quiet_since = self.loop.time()
+        return True
+
+    def _answer_part(self, head: bytes, asked: NextPart) -> bool:
+        """Answers a request for the next part; False if it is none, or that is not at hand."""
+        rim, wanted = self.rim, asked.wanted(head)
+        if wanted is None or rim.fast is None:
+            return False
+        given = rim.fast.answer_part(asked, wanted, rim.scheme, self)
+        if given is False:
+            return False
+        if given is not True:
+            self._see_off(given, parse_head(head, rim.scheme))
         self._quiet_since = self.loop.time()
         return True
 
@@ -489,9 +508,8 @@ class Http1Connection(asyncio.Protocol):
     def send_apart(self, head: bytes, pieces: Sequence[Piece], size: int) -> bool:
         """Head and content, `size` bytes. What the client does not take yet waits, and `_room` says
         so. False: something waits (over TLS that is not looked at)."""
-        files = self._files
-        if len(pieces) == 1 and isinstance(span := pieces[0], FileSpan) and files is not None:
-            if not files.send_one(head, span):
+        if not self._tls and len(pieces) == 1 and isinstance(span := pieces[0], FileSpan):
+            if not (self._files or self._open_files()).send_one(head, span):
                 self.pause_writing()
         elif not any(isinstance(piece, FileSpan) for piece in pieces):
             if size <= JOINED:
@@ -505,11 +523,13 @@ class Http1Connection(asyncio.Protocol):
         return self._room is None or self._tls
 
     def _send_files(self, pieces: Sequence[Piece], size: int) -> None:
-        if self._files is None:
-            fd = self.transport.get_extra_info("socket").fileno()
-            self._files = FileSender(fd, self.loop, UNSENT, self._files_ended)
-        if not self._files.send(pieces, size):
+        if not (self._files or self._open_files()).send(pieces, size):
             self.pause_writing()
+
+    def _open_files(self) -> FileSender:
+        fd = self.transport.get_extra_info("socket").fileno()
+        files = self._files = FileSender(fd, self.loop, UNSENT, self._files_ended)
+        return files
 
     def _files_ended(self, error: Exception | None) -> None:
         if error is not None:

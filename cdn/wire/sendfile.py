@@ -82,14 +82,18 @@ class FileSender:
 
     def send_one(self, head: bytes, span: FileSpan) -> bool:
         """`send` of these two, while nothing waits: at once where the kernel takes them whole."""
-        fd, file, offset, length = self._fd, span.fd, span.offset, span.length
+        fd, file, offset, length, view = self._fd, span.fd, span.offset, span.length, span.view
         sent, before = 0, len(head)
+        if length > LONG:
+            return self.send((head, span), before + length)
+        lead = min(length, _PAGE - offset % _PAGE)
         try:
-            lead = os.pread(file, min(length, _PAGE + -offset % _PAGE), offset)
-            first = before + len(lead)
-            sent = os.write(fd, head + lead)
-            if sent == first:
-                sent += os.sendfile(fd, file, offset + len(lead), length - len(lead))
+            if view is None:
+                sent = os.write(fd, head + os.pread(file, lead, offset))
+            else:
+                sent = os.writev(fd, (head, view[:lead]))
+            if sent == before + lead:
+                sent += os.sendfile(fd, file, offset + lead, length - lead)
                 if sent == before + length:
                     return True
         except OSError:

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import itertools
 import os
 import socket
 import threading
@@ -101,8 +102,13 @@ async def test_a_head_and_one_span_arrive_whole_whatever_the_kernel_takes_of_the
             raise BlockingIOError
         return sendfile(fd, source, offset, min(count, sent.room))
 
+    def written_apart(fd, pieces):
+        return written(fd, b"".join(pieces))
+
     monkeypatch.setattr(os, "sendfile", sent)
-    for written.room, sent.room in rooms:
+    for (written.room, sent.room), mapped in itertools.product(rooms, (True, False)):
+        span = file(100, 100_100)
+        span.view = span.view if mapped else None
         ours, theirs = socket.socketpair()
         with ours, theirs:
             ours.setblocking(False)
@@ -111,7 +117,8 @@ async def test_a_head_and_one_span_arrive_whole_whatever_the_kernel_takes_of_the
             sender = FileSender(ours.fileno(), asyncio.get_running_loop(), 0, ended.set_result)
             with monkeypatch.context() as patched:
                 patched.setattr(os, "write", written)
-                at_once = sender.send_one(head, file(100, 100_100))
+                patched.setattr(os, "writev", written_apart)
+                at_once = sender.send_one(head, span)
             received = b""
             while len(received) < len(whole):
                 received += await asyncio.get_running_loop().sock_recv(theirs, 1 << 20)
