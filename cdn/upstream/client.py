@@ -15,7 +15,7 @@ import ssl
 from collections.abc import Callable
 
 from cdn.upstream.begun import Begun
-from cdn.upstream.connection import Connection, UpstreamCounters
+from cdn.upstream.connection import Connection, Room, UpstreamCounters
 from cdn.upstream.errors import (
     CertificateRefused,
     ClosedBeforeHead,
@@ -55,6 +55,7 @@ class UpstreamClient:
         self._idle_per_endpoint = idle_per_endpoint
         self._idle_seconds = idle_seconds
         self._ssl_context = ssl_context
+        self._room = Room()
         self._open: set[Connection] = set()
         self._pools: dict[tuple[Endpoint, str | None], _Pool] = {}
         self._sweep_timer: asyncio.TimerHandle | None = None
@@ -175,6 +176,7 @@ class UpstreamClient:
                 endpoint,
                 self.counters,
                 loop,
+                self._room,
                 functools.partial(self._keep, pool),
                 functools.partial(self._forget, pool),
             )

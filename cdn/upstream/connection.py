@@ -50,6 +50,9 @@ from cdn.upstream.response import PAUSE_AT, StreamedResponse, WholeResponse
 
 _MAX_INTERIM = 32
 
+RECEIVED = 256 * 1024
+"""Bytes that are received at once, as much as either loop would."""
+
 HELD = 64 * 1024
 """Bytes of content, as its head says, up to which one who waits for no head is told of all at
 once."""
@@ -70,7 +73,18 @@ class UpstreamCounters:
     bytes_out: int = 0
 
 
-class Connection(asyncio.Protocol):
+class Room:
+    """Where what comes is received: shared by connections of one loop, for each has dealt with it
+    when the next receives."""
+
+    __slots__ = ("buffer", "view")
+
+    def __init__(self) -> None:
+        self.buffer = bytearray(RECEIVED)
+        self.view = memoryview(self.buffer)
+
+
+class Connection(asyncio.BufferedProtocol):
     """`on_idle` is called when it can carry another exchange, `on_lost` once it is gone."""
 
     def __init__(
@@ -78,6 +92,7 @@ class Connection(asyncio.Protocol):
         endpoint: Endpoint,
         counters: UpstreamCounters,
         loop: asyncio.AbstractEventLoop,
+        room: Room,
         on_idle: Callable[[Connection], None],
         on_lost: Callable[[Connection], None],
     ) -> None:
@@ -87,6 +102,7 @@ class Connection(asyncio.Protocol):
         self.answer_begun = False
         """Whether any byte of the current exchange's answer has come."""
         self._counters = counters
+        self._room = room
         self._on_idle = on_idle
         self._on_lost = on_lost
         self._tls = endpoint.scheme == "https"
@@ -282,14 +298,17 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
 
-    def data_received(self, data: bytes) -> None:
-        self._counters.bytes_in += len(data)
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._room.view
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._counters.bytes_in += nbytes
         try:
             if self._response is not None:
-                self._content_received(self._response, data)
+                self._content_received(self._response, bytes(self._room.view[:nbytes]))
             elif self._head is not None and not self._head.cancelled():
                 self.answer_begun = True
-                self._head_received(self._head, data)
+                self._head_received(self._head, nbytes)
             else:
                 self.close()  # nobody asked: it must not become the next answer
         except Malformed as error:
@@ -298,15 +317,23 @@ class Connection(asyncio.Protocol):
             else:
                 self._fail(BodyCutShort(self.name, str(error)))
 
-    def _head_received(self, waiter: asyncio.Future[UpstreamResponse] | Begun, data: bytes) -> None:
+    def _head_received(self, waiter: asyncio.Future[UpstreamResponse] | Begun, nbytes: int) -> None:
+        room = self._room
+        data: bytes | bytearray = room.buffer
+        view = room.view
         if self._partial:
-            data = self._partial + data
-            self._partial = b""
-        if self._held > len(data):
-            self._partial = data
-            return
-        if self._method == "GET" and not self._sending and self._came_whole(waiter, data):
-            return
+            data, self._partial = self._partial + view[:nbytes], b""
+            view, nbytes = memoryview(data), len(data)
+            if self._held > nbytes:
+                self._partial = data
+                return
+        plain = self._method == "GET" and not self._sending
+        if not (plain and self._came_whole(waiter, data, view, nbytes)):
+            self._heads_received(waiter, bytes(view[:nbytes]))
+
+    def _heads_received(
+        self, waiter: asyncio.Future[UpstreamResponse] | Begun, data: bytes
+    ) -> None:
         self._held = 0
         while True:
             end = data.find(END_OF_HEAD)
@@ -323,22 +350,31 @@ class Connection(asyncio.Protocol):
                 return
         self._begin_response(waiter, head, data)
 
-    def _came_whole(self, waiter: asyncio.Future[UpstreamResponse] | Begun, data: bytes) -> bool:
-        """Takes what is one ordinary answer, with nothing missing and nothing over; or holds what
-        will soon be one."""
-        end = data.find(END_OF_HEAD)
-        plain = None if end < 0 else read_plain_head(data, end)
+    def _came_whole(
+        self,
+        waiter: asyncio.Future[UpstreamResponse] | Begun,
+        data: bytes | bytearray,
+        view: memoryview,
+        nbytes: int,
+    ) -> bool:
+        """Takes what is one ordinary answer, with nothing missing and nothing over, as the first
+        `nbytes` of `data`, which is seen through `view`; or holds what will soon be one."""
+        end = data.find(END_OF_HEAD, 0, nbytes)
+        plain = None if end < 0 else read_plain_head(bytes(view[:end]))
         if plain is None or not plain.length:
             return False
         size = end + 4 + plain.length
-        if len(data) != size:
-            return not self._held and len(data) < size and self._hold(waiter, data, size)
+        if nbytes != size:
+            if self._held or nbytes > size:
+                return False
+            return self._hold(waiter, bytes(view[:nbytes]), size)
         self._held = 0
         self._head = self._on_interim = None
         self.unwatch()
         if self.usable():
             self._on_idle(self)
-        waiter.set_result(WholeResponse(plain, data[end + 4 :], self.name))
+        # The one copy of content: just as long as it is, for it is to be stored.
+        waiter.set_result(WholeResponse(plain, bytes(view[end + 4 : size]), self.name))
         return True
 
     def _hold(

@@ -49,14 +49,14 @@ _Known = tuple[tuple[str, str], FieldLine | None, bytes]
 _lines: dict[bytes, _Known] = {}
 
 
-def read_plain_head(data: bytes, end: int) -> PlainHead | None:
-    """The head in `data[:end]`, `end` being where its empty line's CRLF CRLF begins; None where it
-    is for `parse_head` to read."""
-    if end > _LONGEST_HEAD or not data.startswith(_STATUS_LINE):
+def read_plain_head(data: bytes) -> PlainHead | None:
+    """The head in `data`, up to its empty line's CRLF CRLF; None where it is for `parse_head` to
+    read."""
+    if len(data) > _LONGEST_HEAD:
         return None
-    texts = data[len(_STATUS_LINE) : end].split(b"\r\n")
-    if texts[0] or len(texts) > MAX_FIELDS:
-        return None  # more than the status line that is known
+    texts = data.split(b"\r\n")
+    if texts[0] != _STATUS_LINE or len(texts) > MAX_FIELDS:
+        return None
     del texts[0]
     remembered = _lines.get
     try:

@@ -77,6 +77,7 @@ class UnixClient(UpstreamClient):
                 endpoint,
                 self.counters,
                 loop,
+                self._room,
                 functools.partial(self._keep, pool),
                 functools.partial(self._forget, pool),
             )
