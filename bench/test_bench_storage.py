@@ -3,8 +3,7 @@
 import pytest
 
 from bench.test_bench_semantics import stored
-from cdn.storage.eviction.greedy_dual import GDG
-from cdn.storage.memory import MemoryStore, PolicyCache
+from cdn.storage.memory import MemoryStore
 
 KEY = b"http://films.example/film.mp4"
 
@@ -17,12 +16,6 @@ def store() -> MemoryStore:
     writer.write(0, bytes(1024))
     writer.commit(stored().with_length(1024))
     return store
-
-
-def test_a_hit_in_the_policys_cache(benchmark):
-    cache = PolicyCache(GDG(1000), len)
-    cache[KEY] = b"content"
-    assert benchmark(cache.__getitem__, KEY) == b"content"
 
 
 def test_look_up_in_the_ram_store(benchmark, store):

@@ -1,7 +1,7 @@
 """The store of a node without a disk: RAM, byte-accounted; GDG says who goes first.
 
-Strategy: cachetools keeps objects and sum, a replacement policy their order; beside it an index
-from primary key to variants. Writers reserve each slice as it comes, so what is still arriving
+Strategy: an index from primary key to variants keeps the objects, a replacement policy their sum
+and their order. Writers reserve each slice as it comes, so what is still arriving
 counts and no crowd of fills outgrows the budget; when a writer ends, what it brought is the
 object's. Sizes are what an object costs the process, not only its content: a million small objects
 are mostly fields and Python.
@@ -13,7 +13,6 @@ import contextlib
 import sys
 from collections.abc import Callable, Sequence
 from itertools import chain
-from operator import attrgetter
 
 from cdn.semantics.ranges import ByteRange
 from cdn.semantics.stored_response import StoredResponse
@@ -21,7 +20,6 @@ from cdn.semantics.vary import Variant
 from cdn.storage.eviction.greedy_dual import GDG
 from cdn.storage.memory_file import LEAST, FiledSlice, MemoryFile, paged
 from cdn.storage.memory_object import MemoryObject, Pieces, occupied_by
-from cdn.storage.policy_cache import PolicyCache
 from cdn.storage.purge_epochs import PurgeEpochs
 from cdn.storage.store import StoredObject
 
@@ -60,7 +58,13 @@ class MemoryCounters:
         return self._store.occupied
 
 
-Name = tuple[bytes, Variant]
+Name = bytes | tuple[bytes, Variant]
+"""What the policy calls an object: by its key alone where it is for every request."""
+
+
+def _name(response: StoredResponse) -> Name:
+    variant = response.variant
+    return (response.primary_key, variant) if variant else response.primary_key
 
 
 class MemoryStore:
@@ -76,25 +80,21 @@ class MemoryStore:
         self._reserved = 0
         self._file: MemoryFile | None = None
         self._policy: GDG[Name] = GDG(capacity)
-        self._objects: PolicyCache[Name, MemoryObject] = PolicyCache(
-            self._policy, getsizeof=attrgetter("size")
-        )
-        self._variants: dict[bytes, dict[Variant, MemoryObject]] = {}
+        self._variants: dict[bytes, tuple[MemoryObject, ...]] = {}
         self._arriving: dict[Name, MemoryObject] = {}
 
     @property
     def objects(self) -> int:
         """Stored responses."""
-        return len(self._objects)
+        return len(self._policy)
 
     @property
     def occupied(self) -> int:
         """Bytes that they, and those on their way in, count against `capacity`."""
-        return int(self._objects.currsize) + self._reserved
+        return self._policy.used + self._reserved
 
     def lookup(self, key: bytes) -> Sequence[MemoryObject]:
-        found = self._variants.get(key)
-        return () if found is None else tuple(found.values())
+        return self._variants.get(key, ())
 
     async def lookup_soon(self, key: bytes) -> Sequence[MemoryObject]:
         return self.lookup(key)
@@ -103,9 +103,8 @@ class MemoryStore:
         assert isinstance(stored, MemoryObject)
         entry = stored.entry
         if entry is None or not entry.present:
-            response = stored.response
             try:
-                entry = stored.entry = self._policy.entry((response.primary_key, response.variant))
+                entry = stored.entry = self._policy.entry(_name(stored.response))
             except KeyError:
                 return  # it has gone since it was looked up
         self._policy.use(entry, uses)
@@ -118,13 +117,12 @@ class MemoryStore:
             return None
         if stored is None:
             stored = MemoryObject(response)
-            self._arriving[response.primary_key, response.variant] = stored
+            self._arriving[_name(response)] = stored
         return MemoryWriter(self, stored, overhead)
 
     def put(self, response: StoredResponse, content: bytes) -> bool:
         """See `Store.put`: of what nothing is stored yet."""
-        key = response.primary_key
-        name = key, response.variant
+        key, name = response.primary_key, _name(response)
         size = _overhead(response) + len(content)
         if size > self.largest_object or key in self._variants or name in self._arriving:
             return False
@@ -132,16 +130,15 @@ class MemoryStore:
             return False
         self._reserved -= size
         stored = MemoryObject(response, [content], size, shown=True)
-        self._objects[name] = stored
-        self._variants[key] = {response.variant: stored}
+        self._variants[key] = (stored,)
+        self._policy.admit(name, size)
         self.on_change(key)
         return True
 
     def _joined(self, response: StoredResponse) -> MemoryObject | None:
         # RFC 9111 §3.4: only what has one strong validator is one representation.
-        name = response.primary_key, response.variant
         etag, held = response.validator.strong_etag, self._held(response)
-        held = held or self._arriving.get(name)
+        held = held or self._arriving.get(_name(response))
         if etag is None or held is None or isinstance(response.present, ByteRange):
             return None
         known = held.response
@@ -153,7 +150,10 @@ class MemoryStore:
         return held if same and not isinstance(known.present, ByteRange) else None
 
     def _held(self, response: StoredResponse) -> MemoryObject | None:
-        return self._variants.get(response.primary_key, {}).get(response.variant)
+        for stored in self._variants.get(response.primary_key, ()):
+            if stored.variant == response.variant:
+                return stored
+        return None
 
     def freshen(self, stored: StoredObject, response: StoredResponse) -> None:
         held = self._held(stored.response)
@@ -161,17 +161,18 @@ class MemoryStore:
             self.insert(held, response)
 
     def remove(self, key: bytes) -> int:
-        variants = list(self._variants.get(key, ()))
-        for variant in variants:
-            self._remove((key, variant))
-        return len(variants)
+        found = self._variants.get(key, ())
+        for stored in found:
+            self._remove(stored)
+        return len(found)
 
     def reserve(self, size: int) -> bool:
         """Takes `size` bytes for content on its way in, evicting as needed. False: no room."""
         if self._reserved + size > self.capacity:
             return False
         self._reserved += size
-        self._evict()
+        if self._policy.used + self._reserved > self.capacity:
+            self._evict()
         return True
 
     def release(self, size: int) -> None:
@@ -192,9 +193,9 @@ class MemoryStore:
         """Puts an object in with this head, in place of the one with its key and variant;
         `arriving` bytes of its content are reserved by writers that are at work on it. Where those
         on their way have reserved what it would need, it is dropped instead: False."""
-        key, variant = name = (response.primary_key, response.variant)
-        if name in self._objects:
-            self._remove(name)
+        key, held = response.primary_key, self._held(response)
+        if held is not None:
+            self._remove(held)
         stored.response, stored.shown, stored.gone = response, True, False
         self.arrived(stored)
         stored.tell()
@@ -204,42 +205,44 @@ class MemoryStore:
             self.counters.evictions += 1
             return False
         self._reserved -= stored.size
-        variants = self._variants.get(key, {})
-        if len(variants) >= MOST_VARIANTS:
-            self._remove((key, next(iter(variants))))
+        found = self._variants.get(key, ())
+        if len(found) >= MOST_VARIANTS:
+            self._remove(found[0])
             self.counters.evictions += 1
-        self._objects[name] = stored
-        self._variants.setdefault(key, {})[variant] = stored
+        self._variants[key] = (*self._variants.get(key, ()), stored)
+        self._policy.admit(_name(response), stored.size)
         self.on_change(key)
         return True
 
     def arrived(self, stored: MemoryObject) -> None:
         """Nobody joins it any more as something that is not seen yet."""
-        name = stored.response.primary_key, stored.variant
+        name = _name(stored.response)
         if self._arriving.get(name) is stored:
             del self._arriving[name]
 
     def drop(self, stored: MemoryObject) -> None:
         """Takes an object out that nothing came of."""
         if self._held(stored.response) is stored:
-            self._remove((stored.response.primary_key, stored.variant))
+            self._remove(stored)
 
     def _evict(self) -> None:
-        objects = self._objects
-        while objects.currsize + self._reserved > self.capacity and objects:
-            name, _ = self._objects.popitem()
-            self._forget(name)
+        policy = self._policy
+        while policy.used + self._reserved > self.capacity and len(policy):
+            name = policy.evict()
+            key, variant = (name, ()) if isinstance(name, bytes) else name
+            self._forget(key, next(one for one in self._variants[key] if one.variant == variant))
             self.counters.evictions += 1
 
-    def _remove(self, name: Name) -> None:
-        del self._objects[name]
-        self._forget(name)
+    def _remove(self, stored: MemoryObject) -> None:
+        self._policy.remove(_name(stored.response))
+        self._forget(stored.response.primary_key, stored)
 
-    def _forget(self, name: Name) -> None:
-        key, variant = name
-        variants = self._variants[key]
-        variants.pop(variant).gone = True
-        if not variants:
+    def _forget(self, key: bytes, stored: MemoryObject) -> None:
+        stored.gone = True
+        others = tuple([one for one in self._variants[key] if one is not stored])
+        if others:
+            self._variants[key] = others
+        else:
             del self._variants[key]
         self.on_change(key)
 

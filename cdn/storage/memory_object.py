@@ -35,7 +35,7 @@ class MemoryObject:
     shown: bool = False
     gone: bool = False
     writers: int = 0
-    entry: Entry[tuple[bytes, Variant]] | None = None
+    entry: Entry[bytes | tuple[bytes, Variant]] | None = None
 
     @property
     def variant(self) -> Variant:

@@ -8,6 +8,7 @@ none of this is true only because nothing went there.
 
 import asyncio
 import contextlib
+from itertools import chain
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -51,8 +52,8 @@ def same(both: Pair) -> None:
     """What is stored and counted is alike."""
     objects, counts = [], []
     for node in both.nodes:
-        held = node.node.gateway._store._objects
-        objects.append({name: (held[name].response, held[name].slices) for name in held})
+        held = chain.from_iterable(node.node.gateway._store._variants.values())
+        objects.append({(one.response, tuple(one.slices)) for one in held})
         node.node.server.settle()
         text = node.node.declared.render().decode()
         counts.append([line for line in text.splitlines() if line.startswith(COUNTED)])
