@@ -28,6 +28,9 @@ from cdn.wire.ways import Way
 MOST_ANSWERS = 64
 """Of one key; the one that was made first goes first."""
 
+MOST_ASKED = 16_384
+"""Keys of which is remembered, at 64 bytes each, that one of our own nodes has asked for them."""
+
 _OVERHEAD = 1_600
 """Bytes of an answer besides its head and content (tests/wire/test_fastpath.py keeps it honest)."""
 
@@ -71,6 +74,7 @@ class HotResponses:
         """The answer of a name: as it was made, whatever has come up since but a change of key."""
         self._policy: GDG[bytes] = GDG(capacity)
         self._changes = 0
+        self._asked: set[int] = set()
         self._member = cache_status(repeats.node, ttl=0)[:-1]
         _, passed = via(Fields(), repeats.node)
         self._between = _own_fields(passed, self._member)
@@ -175,12 +179,14 @@ class HotResponses:
         standing, name = way.standing, way.named + line
         if standing is not None:
             named = standing.origin.partition(b"://")[2].decode("latin-1")
+        surrogate = standing is not None and standing.surrogate
         of = self._repeats.plain(key, named)
         if of is not None:
             made = self._plain(of, scheme, authority, line)
+            if made is not None and surrogate and self._seldom(key):
+                return made if made.renew(now) else None
             if made is not None:
                 return self._kept(made, way.told, now, name)
-        surrogate = standing is not None and standing.surrogate
         whose = block if standing is None else standing
         answer = self._repeats.first(key, named, lambda: whose.fields, now, surrogate=surrogate)
         if answer is None:
@@ -198,6 +204,17 @@ class HotResponses:
         request = Request("GET", scheme, authority, asked[2].decode("ascii"), block.fields)
         made = HotAnswer.given(of, request, answer, head, body)
         return self._kept(made, _shape(block, way.told, "GET", of.nominated), now, name)
+
+    def _seldom(self, key: bytes) -> bool:
+        """Whether one of our own nodes, which store what they are given, asks for it anew: what is
+        kept for them is asked for no second time as a rule, and costs more than it spares."""
+        digest, asked = hash(key), self._asked
+        if digest in asked:
+            return False
+        if len(asked) >= MOST_ASKED:
+            asked.clear()
+        asked.add(digest)
+        return True
 
     def _plain(self, of: Repeatable, scheme: str, authority: str, line: bytes) -> HotAnswer | None:
         """The answer to a GET with this line, where that follows from what is stored alone."""

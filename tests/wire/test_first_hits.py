@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from cdn.gateway.hot import Repeats
 from cdn.gateway.services import DeliveryService, ServiceTable
-from cdn.semantics.message import Fields, Response
+from cdn.semantics.message import Fields, Request, Response
 from cdn.semantics.policy import CachePolicy
 from cdn.semantics.stored_response import make_stored_response
 from cdn.storage.memory import MemoryStore
@@ -48,6 +48,11 @@ class Names:
         return (key,)
 
 
+def anyone(_exchange) -> bool:
+    """Whom the node believes for whom he asks."""
+    return True
+
+
 def desk(lines, content, policy=None, age=0.0, status=200):
     """The rim's memory of hot responses, the node's rules behind it, and a request's fields."""
     fields = Fields(lines)
@@ -58,7 +63,9 @@ def desk(lines, content, policy=None, age=0.0, status=200):
     store = MemoryStore(64 << 20)
     assert store.put(stored, content)
     service = DeliveryService("films", ("films.example",), policy or CachePolicy(), None)
-    repeats = Repeats("edge-a", ServiceTable([service]), store, Names(), lambda: NOW, alone=True)
+    repeats = Repeats(
+        "edge-a", ServiceTable([service]), store, Names(), lambda: NOW, trusts=anyone, alone=True
+    )
     hot = HotResponses(repeats, 8 << 20, store, lambda: NOW)
     return hot, repeats, FieldMemory().block(b"Host: films.example\r\n\r\n")
 
@@ -102,3 +109,17 @@ def test_what_came_through_a_shield_needs_no_other_look(before, member, monkeypa
     made = hot.make(block, hot.way(block, "http", ""), LINE, "http", KEY, NOW)
     assert made.served.member == member
     assert made.head.endswith(b"\r\nContent-Length: 7\r\n\r\ncontent")
+
+
+def test_what_a_node_of_ours_asks_for_is_kept_when_it_is_asked_for_again():
+    hot, _, _ = desk([("Cache-Control", "max-age=60")], b"content")
+    raw = b"Host: films.example\r\nSurrogate-Capability: edge-b=Surrogate/1.0\r\n\r\n"
+    block = FieldMemory().block(raw)
+    way = hot.way(block, "http", "192.0.2.1")
+    assert way.told == "\nsurrogate"
+    kept = []
+    for _ in range(2):
+        made = hot.make(block, way, LINE, "http", KEY, NOW)
+        assert made.head.endswith(b"\r\n\r\ncontent")
+        kept.append(hot.find(block, way.told, "GET", KEY, NOW))
+    assert kept == [None, made]
