@@ -18,9 +18,9 @@ from cdn.gateway.exchange import Answer, Exchange
 from cdn.gateway.forward import forwarded_request
 from cdn.gateway.seat import Seat
 from cdn.gateway.services import DeliveryService, ServiceTable
-from cdn.semantics.delivery import OWN_FIELDS, age_field, cache_status, joined_status, via
+from cdn.semantics.delivery import OWN_FIELDS, cache_status, joined_status, shown_age, via
 from cdn.semantics.freshness import current_age
-from cdn.semantics.message import FieldLine, Fields, Request, Response
+from cdn.semantics.message import Fields, Request, Response
 from cdn.semantics.plain import stored_plainly
 from cdn.semantics.reuse import Fwd
 from cdn.storage.store import Store
@@ -215,7 +215,8 @@ class PlainMisses:
         form.router = cast(PromptRouter, service.router)
         form.upward = form.router.upward(forwarded_request(request, node))
         form.status = cache_status(node, fwd=Fwd.URI_MISS, stored=True)
-        form.own = _encoded([via(Fields(), node), ("Cache-Status", form.status)])
+        _, passed = via(Fields(), node)
+        form.own = f"Via: {passed}\r\nCache-Status: {form.status}\r\n".encode("latin-1")
         return form
 
     def begin(self, asker: Asker, form: Form, target: bytes, client: str) -> PlainMiss | None:
@@ -271,11 +272,12 @@ class PlainMisses:
         form.router.completed(miss)
         head, status = form.own, form.status
         if received.any_of(OWN_FIELDS):
-            node = self.gateway.name
-            own = [via(received, node), joined_status(received, status)]
+            _, passed = via(received, self.gateway.name)
+            _, status = joined_status(received, status)
+            own = f"Via: {passed}\r\nCache-Status: {status}\r\n"
             if "age" in received:  # RFC 9111 §5.1, as in `answers`
-                own.insert(0, age_field(current_age(stored, now)))
-            head, status = _encoded(own), own[-1][1]
+                own = f"Age: {shown_age(current_age(stored, now))}\r\n{own}"
+            head = own.encode("latin-1")
         if "accept-ranges" not in received:
             head = b"Accept-Ranges: bytes\r\n" + head
         return response.relayed + head, response.content, status
@@ -290,7 +292,3 @@ class PlainMisses:
         assert miss.form.router is not None
         miss.form.router.given_up(miss)
         miss.give_up()
-
-
-def _encoded(lines: list[FieldLine]) -> bytes:
-    return "".join([f"{name}: {value}\r\n" for name, value in lines]).encode("latin-1")

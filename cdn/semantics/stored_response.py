@@ -166,6 +166,8 @@ def _age_value(fields: Fields) -> float:
     # A value nobody can read could be any age: the response is taken for stale. So are repeated
     # lines, also where somebody on the way has joined them with comma and space (RFC 9110 §5.3).
     value = fields.get("age") or ""
+    if value.isascii() and value.isdigit():
+        return float(value)
     if ", " in value:
         return math.inf
     # RFC 9111 §5.1: of a list, the first member counts.

@@ -15,7 +15,7 @@ from dataclasses import replace
 from functools import lru_cache
 from ipaddress import ip_address
 
-from cdn.hashing.ring import HashRing, overloaded
+from cdn.hashing.ring import BUSY, HashRing, overloaded
 from cdn.semantics.message import FieldLine, Fields, Request, Response
 from cdn.upstream.begun import Begun
 from cdn.upstream.errors import NoUpstreamLeft, UpstreamError
@@ -70,6 +70,7 @@ class ShieldRouter:
         self._shields = dict(shields)
         self._weights = dict(weights)
         self._ring = HashRing(weights)
+        self._only = next(iter(shields)) if len(shields) == 1 else None
         self._fields = tuple(fields)
         self._own_names = frozenset(("forwarded", *(name.lower() for name, _ in fields)))
         # A viewer repeats its fields from request to request.
@@ -195,10 +196,12 @@ class ShieldRouter:
     def _next(self, primary_key: bytes, past: str | None = None) -> str | None:
         """The shield to ask, None where all (but `past`) are out. When all are overloaded none
         is: there is nobody to relieve the owner."""
-        health = self._tries.health
-        if len(self._shields) == 1:
-            (only,) = self._shields
-            return only if only != past and health.usable(only) else None
+        health, only = self._tries.health, self._only
+        owner = only or self._ring.owner(primary_key)
+        if owner != past and health.usable(owner) and (only or self.in_flight[owner] <= BUSY):
+            return owner
+        if only:
+            return None
         usable = [
             name for name in self._ring.owners(primary_key) if name != past and health.usable(name)
         ]

@@ -107,11 +107,10 @@ class GDSF(EvictionPolicy[K]):
         before = self._uses_before(key)
         uses = min(1 + before, MOST_USES) if before else 1
         weight = (size or 1) ** (self.alpha - 1)
-        priority = self._clock + (uses if uses > 1 else self.first_use) * weight
-        entry = Entry(key, size, uses, weight, priority)
-        self._entries[key] = entry
-        self._entered += 1
-        heappush(self._heap, (priority, self._entered, entry))
+        priority = self._clock + (uses if before else self.first_use) * weight
+        self._entries[key] = entry = Entry(key, size, uses, weight, priority)
+        self._entered = number = self._entered + 1
+        heappush(self._heap, (priority, number, entry))
 
 
 class GDG(GDSF[K]):
