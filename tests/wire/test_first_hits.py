@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from cdn.gateway.hot import Repeats
 from cdn.gateway.services import DeliveryService, ServiceTable
-from cdn.semantics.message import Fields, Request, Response
+from cdn.semantics.message import Fields, Response
 from cdn.semantics.policy import CachePolicy
 from cdn.semantics.stored_response import make_stored_response
 from cdn.storage.memory import MemoryStore
@@ -116,7 +116,7 @@ def test_what_a_node_of_ours_asks_for_is_kept_when_it_is_asked_for_again():
     raw = b"Host: films.example\r\nSurrogate-Capability: edge-b=Surrogate/1.0\r\n\r\n"
     block = FieldMemory().block(raw)
     way = hot.way(block, "http", "192.0.2.1")
-    assert way.told == "\nsurrogate"
+    assert way.told.startswith("\nsurrogate")
     kept = []
     for _ in range(2):
         made = hot.make(block, way, LINE, "http", KEY, NOW)
