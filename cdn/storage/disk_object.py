@@ -67,8 +67,8 @@ class DiskObject:
         """See `StoredObject.ready_to_send`."""
         return self.source.ready_to_send(parts, READY_TO_SEND)
 
-    def within_one(self, start: int, stop: int) -> Piece | None:
-        """See `StoredObject.within_one`: what is resident has to be asked."""
+    def in_one_piece(self, start: int, stop: int) -> Piece | None:
+        """See `StoredObject.in_one_piece`: what is resident has to be asked."""
         return None
 
     def open(self, parts: Sequence[ByteRange]) -> DiskContent:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import mmap
 import os
+from collections.abc import Sequence
 
 from cdn.storage.store import FileSpan
 
@@ -75,34 +76,65 @@ class Window:
         self._mapped.madvise(mmap.MADV_REMOVE, offset - self.start, length)
 
 
-class FiledSlice:
-    """One slice there."""
+class Stretch:
+    """`length` bytes there from `offset` on, which are kept as long as this is."""
 
-    __slots__ = ("_at", "_file", "_offset", "_view", "_window", "length")
+    __slots__ = ("_at", "file", "length", "offset", "window")
 
     def __init__(self, file: MemoryFile, window: Window, offset: int, length: int) -> None:
-        self._file = file
-        self._window = window
-        self._view = window.view
-        self._at = offset - window.start
-        self._offset = offset
+        self.file = file
+        self.window = window
+        self.offset = offset
         self.length = length
+        self._at = offset - window.start
 
     def __len__(self) -> int:
         return self.length
 
-    def __del__(self) -> None:
-        self._window.release(self._offset, self.length)
-
     def span(self, start: int, stop: int) -> FileSpan | bytes:
         """Its bytes [start, stop), to be sent."""
         at, size = self._at + start, min(stop, self.length) - start
-        view = self._view[at : at + size]
+        view = self.window.view[at : at + size]
         if size < LEAST_SENT:
             return bytes(view)
-        return FileSpan(self._file.fd, self._offset + start, size, self, view)
+        return FileSpan(self.file.fd, self.offset + start, size, self, view)
 
     def read(self, start: int, stop: int) -> bytes:
         """A copy of them."""
         at = self._at
-        return bytes(self._view[at + start : at + min(stop, self.length)])
+        return bytes(self.window.view[at + start : at + min(stop, self.length)])
+
+
+class FiledSlice(Stretch):
+    """One slice there."""
+
+    __slots__ = ()
+
+    def __del__(self) -> None:
+        self.window.release(self.offset, self.length)
+
+
+class Run(Stretch):
+    """Slices that lie one behind the other."""
+
+    __slots__ = ("_slices",)
+
+    def __init__(self, slices: Sequence[FiledSlice]) -> None:
+        first, last = slices[0], slices[-1]
+        length = last.offset + last.length - first.offset
+        super().__init__(first.file, first.window, first.offset, length)
+        self._slices = tuple(slices)
+
+    @classmethod
+    def of(cls, slices: Sequence[object]) -> Run | None:
+        """What all of them make; None where they do not lie so."""
+        run: list[FiledSlice] = []
+        for held in slices:
+            if not isinstance(held, FiledSlice):
+                return None
+            if run and (
+                held.offset != run[-1].offset + run[-1].length or held.window is not run[0].window
+            ):
+                return None
+            run.append(held)
+        return cls(run) if run else None

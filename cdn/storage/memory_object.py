@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from cdn.semantics.ranges import ByteRange, slices_for
 from cdn.semantics.slices import PresentSlices, slice_count
 from cdn.semantics.stored_response import StoredResponse
 from cdn.semantics.vary import Variant
 from cdn.storage.eviction.greedy_dual import Entry
-from cdn.storage.memory_file import FiledSlice, paged
+from cdn.storage.memory_file import FiledSlice, Run, paged
 from cdn.storage.store import Piece, SliceGone
 
 Touched = tuple[bytes | FiledSlice, int, int]
@@ -27,7 +28,8 @@ class MemoryObject:
     """`slices` are counted from where a part that came by itself begins, else from the
     representation's start; None for those that are not there. `size` is what the store accounts
     for, in bytes. `shown`: look-ups find it; `gone`: it is in the store no more; so many `writers`
-    are at work on it; `entry` is what replacement knew it by when it was used last."""
+    are at work on it; `entry` is what replacement knew it by when it was used last; `run` is what
+    all slices make in the file, None until that is asked, False where they do not lie so."""
 
     response: StoredResponse
     slices: list[bytes | FiledSlice | None] = field(default_factory=list)
@@ -36,6 +38,7 @@ class MemoryObject:
     gone: bool = False
     writers: int = 0
     entry: Entry[bytes | tuple[bytes, Variant]] | None = None
+    run: Run | Literal[False] | None = None
 
     @property
     def variant(self) -> Variant:
@@ -63,22 +66,27 @@ class MemoryObject:
 
     def ready_to_send(self, parts: Sequence[ByteRange]) -> list[Piece]:
         """See `StoredObject.ready_to_send`, and `ready`."""
-        if len(parts) == 1 and (piece := self.within_one(*parts[0])) is not None:
+        if len(parts) == 1 and (piece := self.in_one_piece(*parts[0])) is not None:
             return [piece]
         return [
             held.span(start, stop) if isinstance(held, FiledSlice) else memoryview(held)[start:stop]
             for held, start, stop in self._touched(parts)
         ]
 
-    def within_one(self, start: int, stop: int) -> Piece | None:
-        """See `StoredObject.within_one`."""
-        response = self.response
-        if response.present is None and start < stop:
-            number, first = divmod(start, response.slice_size)
-            held = self.slices[number] if number < len(self.slices) else None
-            last = stop - start + first
-            if held.__class__ is FiledSlice and last <= held.length:
-                return held.span(first, last)
+    def in_one_piece(self, start: int, stop: int) -> Piece | None:
+        """See `StoredObject.in_one_piece`."""
+        response, run = self.response, self.run
+        if response.present is not None or start >= stop:
+            return None
+        if run is None:
+            run = self.run = Run.of(self.slices) or False
+        if run is not False:
+            return run.span(start, stop) if stop <= run.length else None
+        number, first = divmod(start, response.slice_size)
+        held = self.slices[number] if number < len(self.slices) else None
+        last = stop - start + first
+        if held.__class__ is FiledSlice and last <= held.length:
+            return held.span(first, last)
         return None
 
     def open(self, parts: Sequence[ByteRange]) -> Pieces:
@@ -111,6 +119,7 @@ class MemoryObject:
         """A slice that was not there."""
         self.slices += [None] * (number + 1 - len(self.slices))
         self.slices[number] = content
+        self.run = None
         self.tell()
 
     def tell(self) -> None:

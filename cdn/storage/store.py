@@ -117,9 +117,9 @@ class StoredObject(Protocol):
         """The same, of which some may be left in their files."""
         ...
 
-    def within_one(self, start: int, stop: int) -> Piece | None:
-        """The same of one part that is present, where it lies within one large slice that is in
-        RAM for certain; else None."""
+    def in_one_piece(self, start: int, stop: int) -> Piece | None:
+        """The same of one part that is present, where it lies in one piece that is in RAM for
+        certain; else None."""
         ...
 
     def open(self, parts: Sequence[ByteRange]) -> StoredContent:

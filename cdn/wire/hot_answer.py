@@ -160,7 +160,7 @@ class HotAnswer:
             return None
         else:
             stored = self.of.stored
-            piece = stored.within_one(first, stop)
+            piece = stored.in_one_piece(first, stop)
             try:
                 pieces = (piece,) if piece else stored.ready_to_send((ByteRange(first, stop),))
             except SliceUnavailable:
