@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
+from itertools import chain
 
 from cdn.semantics.value import value
 
@@ -25,20 +26,32 @@ class Fields:
     Names given to the methods are lower case; that is checked nowhere, for speed.
     """
 
-    __slots__ = ("_index", "encoded", "lines")
+    __slots__ = ("_index", "_size", "encoded", "lines")
 
     def __init__(self, lines: Iterable[FieldLine] = ()) -> None:
         self.lines: tuple[FieldLine, ...] = tuple(lines)
         self.encoded: str | None = None
         """As `cdn/upstream` writes them, once it has."""
         self._index: dict[str, str] | None = None
+        self._size: int | None = None
 
     @classmethod
-    def indexed(cls, lines: list[FieldLine], index: dict[str, str]) -> Fields:
-        """Of `lines`, no two by one name; `index` has their values by lower-case name."""
+    def indexed(
+        cls, lines: list[FieldLine], index: dict[str, str], size: int | None = None
+    ) -> Fields:
+        """Of `lines`, no two by one name; `index` has their values by lower-case name, `size` is
+        theirs where it is known."""
         fields = cls(lines)
         fields._index = index
+        fields._size = size
         return fields
+
+    @property
+    def size(self) -> int:
+        """Characters of all names and values."""
+        if self._size is None:
+            self._size = len("".join(chain.from_iterable(self.lines)))
+        return self._size
 
     def _by_name(self) -> dict[str, str]:
         index = self._index
@@ -84,7 +97,9 @@ class Fields:
         if names.isdisjoint(index):
             return self  # nearly always
         kept = Fields([line for line in self.lines if line[0].lower() not in names])
-        kept._index = {name: value for name, value in index.items() if name not in names}
+        kept._index = left = index.copy()
+        for name in index.keys() & names:
+            del left[name]
         return kept
 
     def adding(self, *lines: FieldLine) -> Fields:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Sequence
-from itertools import chain
 
 from cdn.semantics.ranges import ByteRange
 from cdn.semantics.stored_response import StoredResponse
@@ -340,9 +339,9 @@ def _expected(response: StoredResponse) -> int:
 
 
 def _overhead(response: StoredResponse) -> int:
-    lines = response.fields.lines
+    fields = response.fields
     size = _OBJECT_OVERHEAD + _BYTES_OVERHEAD + len(response.primary_key)
-    size += _LINE_OVERHEAD * len(lines) + len("".join(chain.from_iterable(lines)))
+    size += _LINE_OVERHEAD * len(fields.lines) + fields.size
     for name, value in response.variant:
         size += len(name) + len(value or "") + _LINE_OVERHEAD
     return size

@@ -370,7 +370,7 @@ class Connection(asyncio.BufferedProtocol):
             return self._hold(waiter, bytes(view[:nbytes]), size)
         self._held = 0
         self._head = self._on_interim = None
-        self.unwatch()
+        self._deadline = math.inf
         if self.usable():
             self._on_idle(self)
         # The one copy of content: just as long as it is, for it is to be stored.

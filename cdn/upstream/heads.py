@@ -30,6 +30,7 @@ _OF_ONE = {
 }
 """Names, as they are usually spelled, of what tells one representation from the next."""
 
+_MARKS = len(": \r\n")
 _UNUSUAL = HOP_BY_HOP - {"connection", "content-length"}
 _MAX_LENGTH_DIGITS = 18
 
@@ -72,8 +73,10 @@ def read_plain_head(data: bytes) -> PlainHead | None:
     if len(length) > _MAX_LENGTH_DIGITS:
         return None
     lines = [one[1] for one in known if one[1] is not None]
-    head = Response(200, Fields.indexed(lines, index), "OK")
-    return PlainHead(head, b"".join([one[2] for one in known]), int(length))
+    relayed = b"".join([one[2] for one in known])
+    size = len(relayed) - _MARKS * len(lines) if OWN_FIELDS.isdisjoint(index) else None
+    head = Response(200, Fields.indexed(lines, index, size), "OK")
+    return PlainHead(head, relayed, int(length))
 
 
 class _NotPlain(Exception):

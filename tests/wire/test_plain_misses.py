@@ -53,7 +53,7 @@ def same(both: Pair) -> None:
     objects, counts = [], []
     for node in both.nodes:
         held = chain.from_iterable(node.node.gateway._store._variants.values())
-        objects.append({(one.response, tuple(one.slices)) for one in held})
+        objects.append({(one.response, tuple(one.slices), one.size) for one in held})
         node.node.server.settle()
         text = node.node.declared.render().decode()
         counts.append([line for line in text.splitlines() if line.startswith(COUNTED)])
