@@ -97,9 +97,8 @@ class Fields:
         if names.isdisjoint(index):
             return self  # nearly always
         kept = Fields([line for line in self.lines if line[0].lower() not in names])
-        kept._index = left = index.copy()
-        for name in index.keys() & names:
-            del left[name]
+        # Made anew: a dictionary that once was larger stays so, and this one may be stored.
+        kept._index = {name: value for name, value in index.items() if name not in names}
         return kept
 
     def adding(self, *lines: FieldLine) -> Fields:
