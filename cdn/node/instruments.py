@@ -18,7 +18,7 @@ from cdn.storage.disk import DiskStore
 from cdn.storage.memory import MemoryStore
 from cdn.upstream.router import RouterCounters
 from cdn.wire.rim import Counters
-from cdn.wire.tls import TlsCounters
+from cdn.wire.tls_counters import TlsCounters
 
 
 @dataclass(frozen=True, slots=True)

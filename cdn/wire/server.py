@@ -20,7 +20,8 @@ from cdn.wire.fastpath import FastPath
 from cdn.wire.field_block import FieldMemory
 from cdn.wire.http1 import UNSENT, Http1Connection
 from cdn.wire.rim import Counters, Deadlines, OnFinished, Rim
-from cdn.wire.tls import TlsContext, TlsCounters, TlsListener
+from cdn.wire.tls import TlsContext, TlsListener
+from cdn.wire.tls_counters import TlsCounters
 
 Address = tuple[str, int]
 """Host and port."""

@@ -2,8 +2,9 @@
 
 Strategy: every handshake begins on one context, made once and never replaced, which holds the
 ticket keys: made before a fork, it lets a session be resumed at any worker, and after a reload.
-What a reload replaces is the table of certificates behind it. A handshake has a Task of its own;
-what fails is counted by reason and told to nobody else, since any port scan makes thousands.
+What a reload replaces is the table of certificates behind it. From the first byte on a connection
+is a `TlsTransport`; a handshake that fails is counted by reason and told to nobody else, since any
+port scan makes thousands.
 
 The Host of a request is not compared with the server name (421, RFC 9110 §15.5.20, is not sent):
 the name chose a certificate and nothing else, the cache key is made of Host, there are no client
@@ -15,12 +16,12 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections import Counter
-from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass, field
-from typing import cast
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from cdn.wire.rim import Connection, Rim
+from cdn.wire.rim import Rim
+from cdn.wire.tls_counters import TlsCounters
+from cdn.wire.tls_transport import TlsTransport
 
 ALPN = ("http/1.1",)
 
@@ -30,19 +31,6 @@ AT_ONCE = 64
 PAUSE = 1.0
 """Seconds without accepting, where the system has no room for a connection."""
 
-_REASONS = {
-    "HTTP_REQUEST": "not-tls",
-    "WRONG_VERSION_NUMBER": "not-tls",
-    "UNSUPPORTED_PROTOCOL": "version",
-    "TLSV1_ALERT_PROTOCOL_VERSION": "version",
-    "NO_SHARED_CIPHER": "cipher",
-    "NO_SHARED_GROUPS": "cipher",
-    "NO_SUITABLE_KEY_SHARE": "cipher",
-    "NO_SUITABLE_SIGNATURE_ALGORITHM": "cipher",
-    "NO_SHARED_SIGNATURE_ALGORITHMS": "cipher",
-}
-"""OpenSSL's words, and those of our counter."""
-
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
@@ -51,15 +39,6 @@ class Certificate:
 
     names: tuple[str, ...]
     context: ssl.SSLContext
-
-
-@dataclass(slots=True)
-class TlsCounters:
-    """`handshakes` by protocol version and "full" or "resumed"; `failures` by reason: closed,
-    timeout, not-tls, version, cipher, certificate (the client refused it), other."""
-
-    handshakes: Counter[tuple[str, str]] = field(default_factory=Counter)
-    failures: Counter[str] = field(default_factory=Counter)
 
 
 class TlsContext:
@@ -99,8 +78,8 @@ class TlsContext:
 
 
 class TlsListener:
-    """Accepts from `sock` from now on. It accepts by itself: an `asyncio.Server` tells nobody of
-    handshakes that fail. What is here counts as the rim's connections, so that draining waits.
+    """Accepts from `sock` from now on. It does so itself: uvloop's server drops connections without
+    a word where there is no room. What is accepted is the rim's, so that draining waits.
 
     `connection` makes the protocol that has a connection once its handshake is done.
     """
@@ -120,6 +99,7 @@ class TlsListener:
         self._connection = connection
         self._loop = asyncio.get_running_loop()
         self._pause: asyncio.TimerHandle | None = None
+        self._adopting: set[asyncio.Task[None]] = set()
         sock.setblocking(False)
         self._listen()
 
@@ -146,61 +126,14 @@ class TlsListener:
                 self._rim.report(f"cannot accept connections: {error.strerror}; again in a second")
                 return
             sock.setblocking(False)
-            _Handshake(self._shake(sock), self._rim)
+            context, counters = self._context.ssl, self._counters
+            transport = TlsTransport(self._rim, context, counters, self._connection)
+            task = self._loop.create_task(self._adopt(sock, transport))
+            self._adopting.add(task)
+            task.add_done_callback(self._adopting.discard)
 
-    async def _shake(self, sock: socket.socket) -> None:
-        deadlines = self._rim.deadlines
+    async def _adopt(self, sock: socket.socket, transport: TlsTransport) -> None:
         try:
-            transport, _ = await self._loop.connect_accepted_socket(
-                self._connection,
-                sock,
-                ssl=self._context.ssl,
-                ssl_handshake_timeout=deadlines.head,
-                # Until the client has taken all that was sent and said goodbye, too.
-                ssl_shutdown_timeout=deadlines.stall,
-            )
+            await self._loop.connect_accepted_socket(lambda: transport, sock)
         except OSError as error:
-            self._counters.failures[_reason(error)] += 1
-            return
-        done = transport.get_extra_info("ssl_object")
-        if done is None:  # lost without an error
-            self._counters.failures["closed"] += 1
-            return
-        kind = "resumed" if done.session_reused else "full"
-        self._counters.handshakes[done.version(), kind] += 1
-        if self._rim.draining:
-            # After what came together with the handshake's end.
-            connection = cast(Connection, transport.get_protocol())
-            self._loop.call_soon(connection.close_if_idle)
-
-
-class _Handshake:
-    """A connection of the rim until TLS stands."""
-
-    def __init__(self, work: Coroutine[None, None, None], rim: Rim) -> None:
-        self._rim = rim
-        self._task = asyncio.get_running_loop().create_task(work)
-        self._task.add_done_callback(self._end)
-        rim.connections.add(self)
-        rim.emptied.clear()
-
-    def _end(self, _: asyncio.Task[None]) -> None:
-        self._rim.connections.discard(self)
-        if not self._rim.connections:
-            self._rim.emptied.set()
-
-    def close_if_idle(self) -> None:
-        """It may be about to ask, which its protocol will know."""
-
-    def abort(self) -> None:
-        """Draining is over."""
-        self._task.cancel()
-
-
-def _reason(error: OSError) -> str:
-    if not isinstance(error, ssl.SSLError):
-        return "timeout" if isinstance(error, ConnectionAbortedError) else "closed"
-    told = error.reason or ""
-    if "ALERT" in told and ("CERTIFICATE" in told or "UNKNOWN_CA" in told):
-        return "certificate"
-    return _REASONS.get(told, "other")
+            transport.connection_lost(error)
