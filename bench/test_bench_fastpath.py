@@ -41,6 +41,7 @@ class Nobody:
     """Takes what is sent."""
 
     client = "192.0.2.1"
+    asked = b""
 
     def __init__(self) -> None:
         self.transport = self

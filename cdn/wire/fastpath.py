@@ -20,7 +20,6 @@ from cdn.storage.store import Piece
 from cdn.wire.field_block import FieldBlock, Part
 from cdn.wire.hot_answer import LARGEST, MOST_SENT, HotAnswer
 from cdn.wire.hot_responses import HotResponses, Room
-from cdn.wire.next_part import NextPart
 from cdn.wire.ways import Way
 
 BATCH = 256
@@ -34,9 +33,11 @@ OnHits = Callable[[Sequence[Hit], Sequence[Served]], None]
 
 
 class Viewer(Protocol):
-    """Whose connection it is, at which address."""
+    """Whose connection it is, at which address; `asked` is the name of its last answer, b"" where
+    that holds for no next request."""
 
     client: str
+    asked: bytes
     transport: asyncio.Transport
 
     def send_apart(self, head: bytes, pieces: Sequence[Piece], size: int) -> bool:
@@ -107,18 +108,45 @@ class FastPath:
             found = self._look(head, end, block, way, scheme, now)
             if found is None:
                 return False
+        viewer.asked = b"" if way.standing else found.name
+        return self._give(found, block.part, said, client, now, scheme, viewer)
+
+    def answer_named(
+        self, name: bytes, wanted: Part | None, said: Said, scheme: str, viewer: Viewer
+    ) -> bool | Late:
+        """`answer` of a request that differs from the one `asked` before in the part that is
+        `wanted`, if at all."""
+        now, found = self._clock(), self._named(name)
+        if (
+            found is None
+            or self._judge.has_rules
+            or not (found.since <= now <= found.until or found.renew(now))
+        ):
+            return False
+        return self._give(found, wanted, said, viewer.client, now, scheme, viewer)
+
+    def _give(
+        self,
+        found: HotAnswer,
+        wanted: Part | None,
+        said: Said,
+        client: str,
+        now: float,
+        scheme: str,
+        viewer: Viewer,
+    ) -> bool | Late:
         served = found.served
         if not found.apart:
             if found.rest:
                 viewer.transport.writelines((found.head, found.rest))
             else:
                 viewer.transport.write(found.head)
-        elif (part := found.part(block.part, self._most[scheme])) is None:
+        elif (part := found.part(wanted, self._most[scheme])) is None:
             return False
         else:
             begin, pieces, served = part
             if not viewer.send_apart(begin, pieces, served.content_bytes):
-                hot.touch(found.of, 1)
+                self.hot.touch(found.of, 1)
                 return Late(served, client, now, found.ttl)
         ended = self._clock()
         self._hits.append((served, said, client, ended, ended - now, found.ttl))
@@ -126,43 +154,6 @@ class FastPath:
         if served.uses == 1 or len(self._hits) >= BATCH:
             self._note(served)
         return True
-
-    def answer_part(
-        self, asked: NextPart, wanted: Part, scheme: str, viewer: Viewer
-    ) -> bool | Late:
-        """`answer` of a request for what is `wanted` now, where another part was before."""
-        now, client = self._clock(), viewer.client
-        found = self._named(asked.name)
-        if (
-            found is None
-            or not found.ranged
-            or self._judge.has_rules
-            or not (found.since <= now <= found.until or found.renew(now))
-        ):
-            return False
-        part = found.part(wanted, self._most[scheme])
-        if part is None:
-            return False
-        begin, pieces, served = part
-        if not viewer.send_apart(begin, pieces, served.content_bytes):
-            self.hot.touch(found.of, 1)
-            return Late(served, client, now, found.ttl)
-        ended = self._clock()
-        self._hits.append((served, asked.said, client, ended, ended - now, found.ttl))
-        served.uses += 1
-        if served.uses == 1 or len(self._hits) >= BATCH:
-            self._note(served)
-        return True
-
-    def next_part(
-        self, head: bytes, end: int, block: FieldBlock, said: Said, scheme: str
-    ) -> NextPart | None:
-        """What follows a request that was just answered for a part; None where that differs from
-        client to client."""
-        way = block.ways.get(scheme)
-        if way is None or way.standing is not None:
-            return None
-        return NextPart.following(head, end, way.named + head[:end], said)
 
     def _look(
         self, head: bytes, end: int, block: FieldBlock, way: Way, scheme: str, now: float

@@ -149,7 +149,8 @@ class HotAnswer:
         """What is sent apart, the whole or the one range that is `wanted`, of at most `most` bytes:
         head, content, and what is said of it. None where the range cannot be satisfied, or not
         here."""
-        (first, last), length = wanted or (0, None), self.length
+        # RFC 9110 §13.1.5: a range that If-Range takes back is answered with the whole.
+        (first, last), length = (self.ranged and wanted) or (0, None), self.length
         if first >= length:
             return None
         stop = length if last is None else min(last + 1, length)

@@ -51,6 +51,11 @@ UNSENT = 128 * 1024
 LINGER_BYTES = 256 * 1024
 """What is still read from a client that was refused, so that it can read why (RFC 9112 §9.6)."""
 
+LAST = 2048
+"""Bytes of a head that is kept, to be known again; more would be felt by idle connections."""
+
+NOBODY = Said("", "")
+
 _CLIENT_GONE = Response(499, Fields(()))
 _READY = (tuple, list)
 
@@ -74,6 +79,9 @@ class Http1Connection(asyncio.Protocol):
         self._room: asyncio.Future[None] | None = None
         self._written = False
         self._files: FileSender | None = None
+        self.asked = b""
+        self._last = b""
+        self._said = NOBODY
         self._next_part: NextPart | None = None
         self._tls = False
         self._timer: asyncio.TimerHandle | None = None
@@ -179,7 +187,7 @@ class Http1Connection(asyncio.Protocol):
         memory = self.rim.memory
         if memory is None:
             return False
-        if (part := self._next_part) is not None and self._answer_part(data, part):
+        if (data == self._last or self._next_part is not None) and self._answer_named(data):
             return True
         end = data.find(b"\r\n")
         fields = data[end + 2 :]
@@ -259,19 +267,23 @@ class Http1Connection(asyncio.Protocol):
         given = fast.answer(head, end, block, said, rim.scheme, self)
         if given is False:
             return False
+        # A client that polls, seeks, or fetches piece by piece asks the same again, but for a part.
+        self._last, self._said = head if len(head) <= LAST else b"", said
+        self._next_part = NextPart.following(head, end) if block.part is not None else None
         if given is not True:
             self._see_off(given, read_head(head, end, block, rim.scheme))
-        elif block.part is not None:
-            self._next_part = fast.next_part(head, end, block, said, rim.scheme)
         self._quiet_since = self.loop.time()
         return True
 
-    def _answer_part(self, head: bytes, asked: NextPart) -> bool:
-        """Answers a request for the next part; False if it is none, or that is not at hand."""
-        rim, wanted = self.rim, asked.wanted(head)
-        if wanted is None or rim.fast is None:
-            return False
-        given = rim.fast.answer_part(asked, wanted, rim.scheme, self)
+    def _answer_named(self, head: bytes) -> bool:
+        """The same of a request that is the last again, or asks for the next part of it."""
+        rim, wanted = self.rim, None
+        if self._next_part is not None:
+            wanted = self._next_part.wanted(head)
+            if wanted is None:
+                return False
+        assert rim.fast is not None
+        given = rim.fast.answer_named(self.asked, wanted, self._said, rim.scheme, self)
         if given is False:
             return False
         if given is not True:

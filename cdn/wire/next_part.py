@@ -7,31 +7,27 @@ is after; where the next one agrees with it in both, its range is all that is re
 
 from __future__ import annotations
 
-from cdn.observe.hits import Said
 from cdn.wire.field_block import LONGEST_BLOCK, RANGE, WANTED, Part, wanted_by
 
 
 class NextPart:
-    """What follows a request for a part: the same bytes `before` and `after` the range. `name` is
-    what its answer is found by, and its client has `said` this of itself."""
+    """What follows a request for a part: the same bytes `before` and `after` the range."""
 
-    __slots__ = ("after", "before", "name", "said")
+    __slots__ = ("after", "before")
 
-    def __init__(self, before: bytes, after: bytes, name: bytes, said: Said) -> None:
+    def __init__(self, before: bytes, after: bytes) -> None:
         self.before = before
         self.after = after
-        self.name = name
-        self.said = said
 
     @classmethod
-    def following(cls, head: bytes, end: int, name: bytes, said: Said) -> NextPart | None:
+    def following(cls, head: bytes, end: int) -> NextPart | None:
         """What follows `head`, whose line ends at `end` and whose one range is valid; None where
         that is not worth keeping."""
         start = head.find(RANGE, end) + len(RANGE)
         found = WANTED.match(head, start) if start > end else None
         if found is None or len(head) > LONGEST_BLOCK:
             return None
-        return cls(head[:start], head[found.end() :], name, said)
+        return cls(head[:start], head[found.end() :])
 
     def wanted(self, head: bytes) -> Part | None:
         """The range that `head` asks for; None where it is not such a head."""

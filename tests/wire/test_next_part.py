@@ -4,7 +4,6 @@ import random
 
 import pytest
 
-from cdn.observe.hits import Said
 from cdn.wire.field_block import LONGEST_BLOCK
 from cdn.wire.next_part import NextPart
 from tests.gateway.gateway_kit import HOST, site, storable
@@ -12,11 +11,10 @@ from tests.wire.test_fastpath import fast_answers, hot
 
 CONTENT = random.Random(1).randbytes(1 << 20)
 HEAD = b"GET /a HTTP/1.1\r\nHost: a\r\nRange: bytes=%b\r\nAccept: */*\r\n\r\n"
-SAID = Said("", "")
 
 
 def following(head: bytes) -> NextPart | None:
-    return NextPart.following(head, head.find(b"\r\n"), b"name", SAID)
+    return NextPart.following(head, head.find(b"\r\n"))
 
 
 @pytest.mark.parametrize(
@@ -93,3 +91,40 @@ async def test_where_the_range_selects_among_what_is_stored_it_is_looked_up():
                 assert got.content == CONTENT[first : first + 1]
         asked = len(at.origin.requests)
         assert asked == 3  # once for each way to ask
+
+
+async def test_a_range_that_was_answered_with_the_whole_is_again():
+    async with site() as at:
+        at.origin.on("/a", storable(CONTENT, ("ETag", '"v1"')))
+        async with await at.open() as client:
+            for first in (0, 0, 0, 5, 6):
+                asked = [HOST, ("If-Range", '"v0"'), ("Range", f"bytes={first}-9")]
+                got = await client.get("/a", asked)
+                assert (got.status, got.content == CONTENT) == (200, True)
+
+
+async def test_the_same_again_is_known_by_its_bytes(monkeypatch):
+    async with site() as at:
+        at.origin.on("/a", [storable(b"one"), storable(b"two")])
+        at.origin.on("/b", storable(b"other"))
+        async with await at.open() as client:
+
+            async def get(target, referer="x"):
+                got = await client.get(target, [HOST, ("Referer", referer)])
+                return got.content, got.field("cache-status").partition(";")[2][:4]
+
+            for _ in range(3):
+                await get("/a")
+            monkeypatch.setattr(at.edge.node.server._rim.memory, "blocks", None)
+            before = fast_answers(at)
+            for _ in range(2):
+                assert await get("/a") == (b"one", " hit")
+            assert fast_answers(at) == before + 2
+            assert at.edge.log[-1].referer == "x"
+            monkeypatch.undo()
+            assert await get("/a", "y") == (b"one", " hit")
+            assert at.edge.log[-1].referer == "y"
+            assert (await get("/b"))[0] == b"other"
+            assert await get("/a", "y") == (b"one", " hit")
+            await at.edge.node.purge(f"http://{HOST[1]}/a")
+            assert (await get("/a", "y"))[0] == b"two"
