@@ -2,7 +2,8 @@
 
 Strategy: a file in memory (memfd) to whose end slices are written and whose pages are given back
 slice by slice, when the last who holds a slice lets go of it. No place in it is ever written twice:
-what a socket still has to send of a slice that has gone stays as it was.
+what a socket still has to send of a slice that has gone stays as it was. It is mapped in stretches,
+for what is copied out of it; slices that lie one behind the other are sent as one.
 """
 
 from __future__ import annotations
