@@ -398,7 +398,7 @@ async def test_a_client_that_takes_nothing_stops_the_answer(made, tls):
             read = -1
             while read != content.reads:  # what the kernel takes, it may take later
                 read = content.reads
-                assert connection._transport.get_write_buffer_size() < UNSENT + 2 * PIECE
+                assert connection.transport.get_write_buffer_size() < UNSENT + 2 * PIECE
                 for _ in range(1_000):
                     await asyncio.sleep(0)
             assert read < 200
