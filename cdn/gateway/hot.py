@@ -104,6 +104,8 @@ class Repeats:
         self.rules = 0
         self.node = name
         self._store = store
+        self.touch = store.touch
+        """To be told what was given again, and how often."""
         self.judge = judge
         self._clock = clock
         self._alone = alone
@@ -226,10 +228,6 @@ class Repeats:
         if self.judge.has_rules and self.judge.names(of.key) != (of.key,):
             return False
         return not of.tags or not self._store.epochs.outdated(of.tags, of.response.stamp)
-
-    def touch(self, of: Repeatable, uses: int) -> None:
-        """It was given again so many times."""
-        self._store.touch(of.stored, uses)
 
 
 def _no_content(_: Sequence[Segment]) -> tuple[()]:

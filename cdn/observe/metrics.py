@@ -123,9 +123,10 @@ class RequestCounts:
         buckets, bound = durations.buckets, DURATION_BOUNDS[0]
         taken = [hit[4] for hit in hits]
         durations.seconds += sum(taken)
-        longer = [seconds for seconds in taken if seconds > bound]
-        buckets[0] += len(taken) - len(longer)
-        for seconds in longer:
+        if max(taken) <= bound:
+            buckets[0] += len(taken)
+            return
+        for seconds in taken:
             buckets[bisect_left(DURATION_BOUNDS, seconds)] += 1
 
     def _row(self, service: str, cache: str, status: int) -> _Row:

@@ -14,7 +14,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
-from cdn.gateway.hot import Repeatable, Repeats
+from cdn.gateway.hot import Repeats
 from cdn.observe.hits import Hit, Said, Served
 from cdn.storage.store import Piece
 from cdn.wire.field_block import FieldBlock, Part
@@ -201,7 +201,4 @@ class FastPath:
         self._hits, self._used, self._misses = [], [], []
         self.answers += len(hits) - len(misses)
         self._on_hits(hits, [*used, *misses] if misses else used)
-        for served in used:
-            assert isinstance(served.of, Repeatable)
-            self.hot.touch(served.of, served.uses)
-            served.uses = 0
+        self.hot.touch_all(used)

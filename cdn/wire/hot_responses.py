@@ -8,7 +8,7 @@ answer is no longer fresh; and when others are hotter, by the policy that govern
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from cdn.gateway.exchange import Answer
@@ -314,10 +314,22 @@ class HotResponses:
 
     def touch(self, of: Repeatable, uses: int) -> None:
         """An answer was given so many times."""
-        self._repeats.touch(of, uses)
+        self._repeats.touch(of.stored, uses)
         entry = of.entry
         if entry is not None and entry.present:  # else it has gone since
             self._policy.use(entry, uses)
+
+    def touch_all(self, used: Sequence[Served]) -> None:
+        """Answers were given as often as they say; they say it no more."""
+        touch, use = self._repeats.touch, self._policy.use  # as `touch`, for every hit
+        for served in used:
+            of, uses = served.of, served.uses
+            served.uses = 0
+            assert isinstance(of, Repeatable)
+            touch(of.stored, uses)
+            entry = of.entry
+            if entry is not None and entry.present:
+                use(entry, uses)
 
     def forget(self, key: bytes) -> None:
         """Nothing of it is given again."""

@@ -149,3 +149,20 @@ def test_a_heap_does_not_grow_where_nothing_is_evicted():
         policy.remove("freshened")
         policy.remove("purged")
     assert len(policy._heap) <= 64
+
+
+def test_to_use_an_entry_is_to_touch_its_key_while_it_is_present():
+    by_key, by_entry = GDG(100), GDG(100)
+    for policy in (by_key, by_entry):
+        for key in "abcdefghij":
+            policy.admit(key, 10)
+    entries = {key: by_entry.entry(key) for key in "abcdefghij"}
+    for key, uses in (("a", 1), ("c", 3), ("b", 100), ("a", 2)):
+        by_key.touch(key, uses)
+        by_entry.use(entries[key], uses)
+    gone = [by_entry.evict() for _ in range(5)]
+    assert gone == [by_key.evict() for _ in range(5)]
+    by_entry.remove("b")
+    assert [key for key, entry in entries.items() if not entry.present] == sorted([*gone, "b"])
+    with pytest.raises(KeyError):
+        by_entry.entry("b")

@@ -206,7 +206,7 @@ async def test_served_only_hot_it_survives_a_turn_of_the_log(tmp_path):
             assert put(store, response(f"{number}", length=2000), content_of(f"{number}", 2000))
             if number % 100 == 0:
                 await store.flush()
-                repeats.touch(of, 100)
+                repeats.touch(of.stored, 100)
         assert len(await store.lookup_soon(key_of("hot"))) == 1
         assert not await store.lookup_soon(key_of("cold"))
 
