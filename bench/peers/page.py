@@ -1,4 +1,7 @@
-"""docs/PERFORMANCE.md and its chart, made from the rows, so that nobody ever types a figure."""
+"""docs/PERFORMANCE.md and its chart, made from the rows, so that nobody ever types a figure.
+
+Strategy: what no row can tell, why one resists and what was tried, is in `resists.md` beside it.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +59,10 @@ nought, others were at work: their share is in rates and latencies, hardly in CP
 ![Server CPU per request](performance.svg)
 
 {verdicts}
-{tables}"""
+{tables}
+{resists}"""
+
+RESISTS = Path(__file__).with_name("resists.md")
 
 
 def write_page(table: Sequence[Row], told: Mapping[str, Any], directory: Path) -> None:
@@ -81,6 +87,7 @@ def write_page(table: Sequence[Row], told: Mapping[str, Any], directory: Path) -
         versions=", ".join(versions),
         verdicts="\n".join(f"- {verdict.sentence}" for verdict in verdicts(table)),
         tables="".join(tables),
+        resists=RESISTS.read_text(),
     )
     if section := store.kept(directory):
         text += f"\n{section}"

@@ -68,3 +68,8 @@ async def test_one_step_measured_and_held_to_its_baseline(tmp_path):
     slow = await run(*command)
     assert slow.code == 1
     assert "times its baseline" in slow.out
+
+
+async def test_every_step_runs():
+    told = await run(sys.executable, "-m", "pytest", "-q", "bench", "--benchmark-disable")
+    assert told.code == 0, told.out[-2_000:]
