@@ -20,6 +20,7 @@ from cdn.node.collector import settle
 from cdn.node.node import Load, Node, stderr_events
 from cdn.node.store_keeper import StoreKeeper
 from cdn.observe.access_log import AccessLogUnusable
+from cdn.observe.events import tell_why_not
 from cdn.storage.directory import StoreUnusable
 from cdn.wire.server import ListenFailed
 
@@ -31,7 +32,7 @@ def run_node(config: NodeConfig, assemble: Assemble, load: Load, keeper: StoreKe
         sound = uvloop.run(_serve(config, assemble, load, keeper))
         code = 0
     except (ListenFailed, AdminUnusable, AccessLogUnusable, StoreUnusable) as error:
-        print(f"cdn {config.role}: {error}", file=sys.stderr)
+        tell_why_not(config.role, error, sys.stderr)
     except KeyboardInterrupt:
         code = 130
     finally:

@@ -43,7 +43,7 @@ from cdn.node.process import run_node
 from cdn.node.store_keeper import StoreKeeper
 from cdn.node.viewers_tls import make_tls
 from cdn.node.worker import GO, READY, RELOADED, STOP_WRITING, run_admin, run_worker
-from cdn.observe.events import EventLog
+from cdn.observe.events import EventLog, tell_why_not
 from cdn.storage.directory import StoreUnusable
 from cdn.wire.server import BACKLOG, ListenFailed, bind
 
@@ -71,7 +71,7 @@ def run(config: NodeConfig, assemble: Assemble, load: Load) -> int:
             return run_node(config, assemble, load, keeper)
         return Supervisor(config, assemble, load, handover, events).run()
     except (ListenFailed, AdminUnusable, StoreUnusable) as error:
-        print(f"cdn {config.role}: {error}", file=sys.stderr)
+        tell_why_not(config.role, error, sys.stderr)
         return 1
     except _Forked as child:
         work = child.work

@@ -28,6 +28,7 @@ from cdn.node.node import Load, Node, stderr_events
 from cdn.node.peers import Place
 from cdn.node.process import reload_at_sighup
 from cdn.observe.access_log import AccessLogUnusable
+from cdn.observe.events import tell_why_not
 from cdn.storage.directory import StoreUnusable
 from cdn.wire.tls import TlsContext
 
@@ -128,7 +129,7 @@ def _run(config: NodeConfig, work: Coroutine[Any, Any, int]) -> int:
     try:
         return uvloop.run(work)
     except (AdminUnusable, AccessLogUnusable, StoreUnusable) as error:
-        print(f"cdn {config.role}: {error}", file=sys.stderr)
+        tell_why_not(config.role, error, sys.stderr)
         return 1
 
 

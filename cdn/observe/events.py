@@ -39,8 +39,17 @@ class EventLog:
 
     def _tell(self, level: str, sentence: str) -> None:
         stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._clock()))
-        sentence = _CONTROL.sub(" ", sentence)
-        # ValueError: the stream was closed.
-        with contextlib.suppress(OSError, ValueError):
-            self._stream.write(f"{stamp} {self._node} {level} {sentence}\n")
-            self._stream.flush()
+        _write_line(self._stream, f"{stamp} {self._node} {level} {sentence}")
+
+
+def tell_why_not(role: str, error: Exception, stream: TextIO) -> None:
+    """The last line of a process that cannot start: `error` has whose fault, where and the mend."""
+    _write_line(stream, f"cdn {role}: {error}")
+
+
+def _write_line(stream: TextIO, line: str) -> None:
+    """In one write: other processes of the node write to the same place. Never raises."""
+    # ValueError: the stream was closed.
+    with contextlib.suppress(OSError, ValueError):
+        stream.write(_CONTROL.sub(" ", line) + "\n")
+        stream.flush()

@@ -136,6 +136,7 @@ class NodeProcess:
         self.process = process
         self.url = ""
         self.lines: list[str] = []
+        self._silent = False
         self._news = asyncio.Condition()
         self._reader = asyncio.create_task(self._read())
 
@@ -146,7 +147,7 @@ class NodeProcess:
                 self.lines.append(line.decode().rstrip())
                 self._news.notify_all()
         async with self._news:
-            self.lines.append("")  # its end
+            self._silent = True
             self._news.notify_all()
 
     async def told(self, words: str, after: int = 0) -> str:
@@ -156,7 +157,7 @@ class NodeProcess:
             for line in self.lines[after:]:
                 if words in line:
                     return line
-            assert self.lines[-1:] != [""], f"ended without {words!r}: {self.lines}"
+            assert not self._silent, f"ended without {words!r}: {self.lines}"
             return None
 
         async with asyncio.timeout(30), self._news:

@@ -2,7 +2,7 @@
 
 import io
 
-from cdn.observe.events import EventLog
+from cdn.observe.events import EventLog, tell_why_not
 
 NOON = 1795348800.0  # 2026-11-22T12:00:00Z
 
@@ -40,3 +40,22 @@ def test_a_stream_that_is_gone_is_no_error():
             raise BrokenPipeError
 
     EventLog("edge-a", lambda: NOON, Full()).info("still serving")
+
+
+def test_why_a_process_cannot_start_is_one_line_in_one_write():
+    """Several workers end for the same reason at once: two writes each would mix their lines."""
+    writes: list[str] = []
+
+    class Unbuffered(io.StringIO):
+        def write(self, text: str) -> int:
+            writes.append(text)
+            return len(text)
+
+    tell_why_not("edge", OSError("access log missing/log: no such\nfile"), Unbuffered())
+    assert writes == ["cdn edge: access log missing/log: no such file\n"]
+
+
+def test_a_process_that_cannot_start_ends_as_well_without_stderr():
+    stream = io.StringIO()
+    stream.close()
+    tell_why_not("edge", OSError("x"), stream)

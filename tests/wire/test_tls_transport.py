@@ -10,6 +10,8 @@ import contextlib
 import gc
 import socket
 import ssl
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
 
 import pytest
 
@@ -417,20 +419,39 @@ async def test_replies_that_nobody_takes_end_the_connection(made):
     assert talk.tcp.told == ["write", "write", "abort"]
 
 
+@dataclass
+class OpensslClient:
+    process: asyncio.subprocess.Process
+    stdin: asyncio.StreamWriter
+    stdout: asyncio.StreamReader
+    stderr: asyncio.StreamReader
+
+
+@contextlib.asynccontextmanager
+async def openssl_client(port: int, version: str) -> AsyncIterator[OpensslClient]:
+    """`openssl s_client`, whose own commands are letters on a line (R, k, K, Q)."""
+    process = await asyncio.create_subprocess_exec(
+        need("openssl"), "s_client", "-connect", f"127.0.0.1:{port}", version,
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdin
+    assert process.stdout
+    assert process.stderr
+    try:
+        yield OpensslClient(process, process.stdin, process.stdout, process.stderr)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
 @pytest.mark.debian
 @pytest.mark.parametrize("letter", ["k", "K"])
 async def test_keys_are_updated(tls, letter):
     """K asks for an update of the other side's as well."""
     async with served(tls=tls) as site:
-        client = await asyncio.create_subprocess_exec(
-            need("openssl"), "s_client", "-connect", f"127.0.0.1:{site.tls_port}", "-tls1_3",
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )  # fmt: skip
-        assert client.stdin
-        assert client.stdout
-        assert client.stderr
-        async with asyncio.timeout(LIMIT):
+        async with asyncio.timeout(LIMIT), openssl_client(site.tls_port, "-tls1_3") as client:
             for _ in range(3):
                 client.stdin.write(GET)
                 await client.stdout.readuntil(b"GET a.example /x")
@@ -439,7 +460,7 @@ async def test_keys_are_updated(tls, letter):
             client.stdin.write(GET)
             await client.stdout.readuntil(b"GET a.example /x")
             client.stdin.write(b"Q\n")
-            await client.wait()
+            await client.process.wait()
             await until(lambda: site.server.connections == 0)
         assert len(site.finished) == 4
         assert site.server.counters.connections_total == 1
@@ -449,20 +470,12 @@ async def test_keys_are_updated(tls, letter):
 async def test_another_handshake_on_the_connection_is_refused(tls):
     """OpenSSL refuses by a warning; its own client then leaves."""
     async with served(tls=tls) as site:
-        client = await asyncio.create_subprocess_exec(
-            need("openssl"), "s_client", "-connect", f"127.0.0.1:{site.tls_port}", "-tls1_2",
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )  # fmt: skip
-        assert client.stdin
-        assert client.stdout
-        assert client.stderr
-        async with asyncio.timeout(LIMIT):
+        async with asyncio.timeout(LIMIT), openssl_client(site.tls_port, "-tls1_2") as client:
             client.stdin.write(GET)
             await client.stdout.readuntil(b"GET a.example /x")
             client.stdin.write(b"R\n")
             assert b"no renegotiation" in await client.stderr.read()
-            await client.wait()
+            await client.process.wait()
             await until(lambda: site.server.connections == 0)
         assert site.server.tls_counters.handshakes.total() == 1
 
