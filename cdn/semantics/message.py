@@ -19,6 +19,10 @@ from cdn.semantics.value import value
 
 FieldLine = tuple[str, str]
 
+LINE_WEIGHT = 240
+"""Bytes of a field line besides its text: a tuple, two str and their places in the index. Measured
+with tracemalloc, as all weights (tests/storage/test_memory.py)."""
+
 
 class Fields:
     """Field lines in order; names compare case-insensitively (RFC 9110 §5.1).
@@ -40,18 +44,18 @@ class Fields:
         cls, lines: list[FieldLine], index: dict[str, str], size: int | None = None
     ) -> Fields:
         """Of `lines`, no two by one name; `index` has their values by lower-case name, `size` is
-        theirs where it is known."""
+        theirs in characters where it is known."""
         fields = cls(lines)
         fields._index = index
         fields._size = size
         return fields
 
     @property
-    def size(self) -> int:
-        """Characters of all names and values."""
+    def weight(self) -> int:
+        """Bytes of RAM that these take, some: texts, and what Python and the index add."""
         if self._size is None:
             self._size = len("".join(chain.from_iterable(self.lines)))
-        return self._size
+        return self._size + LINE_WEIGHT * len(self.lines)
 
     def _by_name(self) -> dict[str, str]:
         index = self._index

@@ -10,12 +10,14 @@ together).
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import NamedTuple
 
 from cdn.semantics.cache_control import REMEMBERED, CacheControl, parse_cache_control
 from cdn.semantics.delivery import OWN_FIELDS, TAKES_RANGES
 from cdn.semantics.freshness import freshness_lifetime
 from cdn.semantics.http_date import parse_http_date, year_of
 from cdn.semantics.message import FieldLine, Fields, Response
+from cdn.semantics.outline import OutlinedFields
 from cdn.semantics.policy import CachePolicy
 from cdn.semantics.stored_response import (
     StoredResponse,
@@ -52,37 +54,31 @@ def stored_plainly(
 ) -> StoredResponse | None:
     """What is stored of a 200 to a GET whose fields are `request`: no Authorization, no directives,
     no conditions and no Range among them. None where all the rules must be asked."""
-    index = head.fields.by_name()
-    if not _UNUSUAL.isdisjoint(index):
-        return None
-    directives = _usual(index.get("cache-control") or "")
-    written = index.get("date")
-    if directives is None or written is None:
+    fields = head.fields
+    known = _known(fields)
+    written = fields.get("date")
+    if known.directives is None or known.nominated is None or written is None:
         return None
     year = year_of(response_time)
     date = parse_http_date(written, year)
     if date is None:
         return None
     variant: Variant = ()
-    if "vary" in index:
-        nominated = nominated_fields(head.fields)
-        if nominated is None:
-            return None
-        variant = variant_key(nominated, request, policy.normalize_vary)
-    modified = index.get("last-modified")
+    if known.nominated:
+        variant = variant_key(known.nominated, request, policy.normalize_vary)
+    modified = fields.get("last-modified")
     validator = Validator(
-        index.get("etag"), None if modified is None else parse_http_date(modified, year)
+        fields.get("etag"), None if modified is None else parse_http_date(modified, year)
     )
-    fields = head.fields
     stored = StoredResponse(
         primary_key,
         variant,
         200,
         head.reason,
         fields.without(NEVER_STORED_FIELDS),
-        directives,
+        known.directives,
         validator,
-        explicit_lifetime(fields, directives, False, date, response_time),
+        explicit_lifetime(fields, known.directives, False, date, response_time),
         corrected_initial_age(fields, date, request_time, response_time),
         date,
         request_time,
@@ -95,6 +91,29 @@ def stored_plainly(
     )
     # RFC 9111 §4.2: fresh is a lifetime greater than the age, which is the initial one as it comes.
     return stored if freshness_lifetime(stored, policy) > stored.initial_age else None
+
+
+class Known(NamedTuple):
+    """What of a head is the same in all answers with its outline. `directives` is None where it
+    takes all the rules, `nominated` (by Vary) where Vary is "*"."""
+
+    directives: CacheControl | None
+    nominated: tuple[str, ...] | None
+
+
+def _known(fields: Fields) -> Known:
+    if not isinstance(fields, OutlinedFields):
+        return _look(fields)
+    known = fields.outline.known
+    if known is None:
+        known = fields.outline.known = _look(fields)
+    return known
+
+
+def _look(fields: Fields) -> Known:
+    index = fields.by_name()
+    usual = _usual(index.get("cache-control") or "") if _UNUSUAL.isdisjoint(index) else None
+    return Known(usual, nominated_fields(fields) if "vary" in index else ())
 
 
 _FOR_SOME = frozenset({"cdn-cache-control", "surrogate-control"})

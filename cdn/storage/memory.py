@@ -22,8 +22,8 @@ from cdn.storage.memory_object import MemoryObject, Pieces, occupied_by
 from cdn.storage.purge_epochs import PurgeEpochs
 from cdn.storage.store import StoredObject
 
-_OBJECT_OVERHEAD = 2_000
-"""Bytes of an object besides texts and content: dataclasses, keys, dictionary entries, and what
+_OBJECT_OVERHEAD = 1_400
+"""Bytes of an object besides fields and content: dataclasses, keys, dictionary entries, and what
 replacement keeps of it and of those that left (some 300). Measured with tracemalloc
 (tests/storage/test_memory.py keeps it honest)."""
 
@@ -33,8 +33,8 @@ whatever it likes in a field that Vary nominates."""
 
 _BYTES_OVERHEAD = sys.getsizeof(b"")
 
-_LINE_OVERHEAD = 160
-"""Bytes of a field line besides its text: a tuple and two str."""
+_NOMINATED_OVERHEAD = 160
+"""Bytes of a field that Vary nominates besides its text: a tuple and two str."""
 
 
 class MemoryCounters:
@@ -339,9 +339,7 @@ def _expected(response: StoredResponse) -> int:
 
 
 def _overhead(response: StoredResponse) -> int:
-    fields = response.fields
-    size = _OBJECT_OVERHEAD + _BYTES_OVERHEAD + len(response.primary_key)
-    size += _LINE_OVERHEAD * len(fields.lines) + fields.size
+    size = _OBJECT_OVERHEAD + _BYTES_OVERHEAD + len(response.primary_key) + response.fields.weight
     for name, value in response.variant:
-        size += len(name) + len(value or "") + _LINE_OVERHEAD
+        size += len(name) + len(value or "") + _NOMINATED_OVERHEAD
     return size

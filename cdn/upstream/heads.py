@@ -3,17 +3,18 @@
 Strategy: a line is judged by the expression of `http1` once and remembered with all that is asked
 of it. Read here is the 200 that keeps the connection and says how long its content is, without a
 name that comes twice; of anything else nothing is said, `http1.parse_head` reads it. What tells one
-representation from the next is not remembered, nor is a line of unusual length.
+representation from the next is not remembered, nor is a line of unusual length. Heads that differ
+in nothing else are known as a whole soon (`layouts`).
 """
 
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
 
 from cdn.semantics.delivery import OWN_FIELDS
 from cdn.semantics.hop_by_hop import HOP_BY_HOP
-from cdn.semantics.message import FieldLine, Fields, Response
+from cdn.semantics.message import Fields, Response
+from cdn.upstream.layouts import VARYING, Layouts, Line, PlainHead
 
 MOST_LINES = 4096
 LONGEST_LINE = 256
@@ -35,19 +36,8 @@ _UNUSUAL = HOP_BY_HOP - {"connection", "content-length"}
 _MAX_LENGTH_DIGITS = 18
 
 
-class PlainHead(NamedTuple):
-    """`relayed` are its end-to-end lines as they are written on, but for those that every node
-    writes itself; `length` is its content's, in bytes."""
-
-    head: Response
-    relayed: bytes
-    length: int
-
-
-_Known = tuple[tuple[str, str], FieldLine | None, bytes]
-"""Lower-case name and value; the line, None where it belongs to this hop; how it is written on."""
-
-_lines: dict[bytes, _Known] = {}
+_lines: dict[bytes, Line] = {}
+_layouts = Layouts()
 
 
 def read_plain_head(data: bytes) -> PlainHead | None:
@@ -55,16 +45,24 @@ def read_plain_head(data: bytes) -> PlainHead | None:
     read."""
     if len(data) > _LONGEST_HEAD:
         return None
+    return _layouts.read(data) or _read_by_line(data)
+
+
+def _read_by_line(data: bytes) -> PlainHead | None:
     texts = data.split(b"\r\n")
     if texts[0] != _STATUS_LINE or len(texts) > MAX_FIELDS:
         return None
     del texts[0]
-    remembered = _lines.get
-    try:
-        known = [remembered(text) or _line(text) for text in texts]
-    except _NotPlain:
-        return None
-    index = dict([one[0] for one in known])
+    known, seen_before = [], True
+    for text in texts:
+        one = _lines.get(text)
+        if one is None:
+            one = _line(text)
+            if one is None:
+                return None
+            seen_before = seen_before and one.name in VARYING
+        known.append(one)
+    index = {one.name: one.value for one in known}
     length = index.pop("content-length", "")
     if len(index) != len(known) - 1 or not (length.isascii() and length.isdigit()):
         return None  # a name that comes twice, or no length
@@ -72,39 +70,38 @@ def read_plain_head(data: bytes) -> PlainHead | None:
         return None
     if len(length) > _MAX_LENGTH_DIGITS:
         return None
-    lines = [one[1] for one in known if one[1] is not None]
-    relayed = b"".join([one[2] for one in known])
+    lines = [one.line for one in known if one.line is not None]
+    relayed = b"".join([one.written for one in known])
+    if seen_before:
+        _layouts.learn(data, known)
     size = len(relayed) - _MARKS * len(lines) if OWN_FIELDS.isdisjoint(index) else None
     head = Response(200, Fields.indexed(lines, index, size), "OK")
     return PlainHead(head, relayed, int(length))
 
 
-class _NotPlain(Exception):
-    """A line is for `parse_head` to read, or to refuse."""
-
-
-def _line(text: bytes) -> _Known:
+def _line(text: bytes) -> Line | None:
+    """None for a line that is for `parse_head` to read, or to refuse."""
     name, _, value = text.decode("latin-1").partition(": ")
     lower = _OF_ONE.get(name)
     if lower is not None and value.isascii() and value.isprintable() and value.strip() == value:
         line = None if lower == "content-length" else (name, value)
-        return (lower, value), line, b"" if line is None else text + b"\r\n"
+        return Line(lower, value, line, b"" if line is None else text + b"\r\n")
     return _other_line(text)
 
 
-def _other_line(text: bytes) -> _Known:
+def _other_line(text: bytes) -> Line | None:
     match = _FIELD_LINE.fullmatch(text)
     if match is None:
-        raise _NotPlain
+        return None
     name, value = match[1].decode("ascii"), match[2].decode("latin-1").rstrip(" \t")
     lower = name.lower()
     if lower in _UNUSUAL:
-        raise _NotPlain
+        return None
     line = None if lower in HOP_BY_HOP else (name, value)
     written = (
         b"" if line is None or lower in OWN_FIELDS else f"{name}: {value}\r\n".encode("latin-1")
     )
-    known = ((lower, value), line, written)
+    known = Line(lower, value, line, written)
     if len(text) <= LONGEST_LINE:
         if len(_lines) >= MOST_LINES:
             _lines.clear()

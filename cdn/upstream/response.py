@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from cdn.semantics.message import Response
 from cdn.upstream.errors import BodyCutShort, UpstreamError
-from cdn.upstream.heads import PlainHead
+from cdn.upstream.layouts import PlainHead
 
 if TYPE_CHECKING:
     from cdn.upstream.connection import Connection

@@ -7,6 +7,7 @@ from cdn.semantics.delivery import Representation, deliver
 from cdn.semantics.freshness import current_age, freshness_lifetime
 from cdn.semantics.http_date import format_http_date
 from cdn.semantics.message import Fields, Request, Response
+from cdn.semantics.outline import Outline, OutlinedFields
 from cdn.semantics.plain import delivered_plainly, stored_plainly
 from cdn.semantics.policy import CachePolicy
 from cdn.semantics.ranges import ByteRange
@@ -53,13 +54,34 @@ POLICIES = st.sampled_from([CachePolicy(), CachePolicy(heuristic_fraction=0, nor
 REQUEST = Request("GET", "http", "a", "/", Fields([("Accept-Encoding", "gzip, br;q=0.5")]))
 
 
+def outlined(lines, varying):
+    """The same fields, drawn by an outline that was asked about others before."""
+    outline = Outline([(name, None if name in varying else value) for name, value in lines])
+    number = len(outline.open)
+    _stored(Response(200, OutlinedFields(outline, ("x",) * number), "OK"), NOW, CachePolicy())
+    return OutlinedFields(outline, tuple(value for name, value in lines if name in varying))
+
+
+def _stored(head, now, policy):
+    return stored_plainly(
+        primary_key=b"http://a/", request=REQUEST.fields, head=head, request_time=now,
+        response_time=now, length=9, stamp=3, policy=policy,
+    )  # fmt: skip
+
+
 @given(
     lines=st.lists(LINES, max_size=7, unique_by=lambda line: line[0]),
     delay=st.sampled_from([-1.0, 0.0, 0.3, 30.0]),
     policy=POLICIES,
+    varying=st.none() | st.sets(st.sampled_from(["Date", "Age", "Expires", "ETag"])),
 )
-def test_it_agrees_with_the_rules(lines, delay, policy):
+def test_it_agrees_with_the_rules(lines, delay, policy, varying):
     head = Response(200, Fields(lines), "OK")
+    if varying is not None:
+        head = Response(200, outlined(lines, varying), "OK")
+        assert (_stored(head, NOW, policy) is None) == (
+            _stored(Response(200, Fields(lines), "OK"), NOW, policy) is None
+        )
     times = {"request_time": NOW - delay, "response_time": NOW}
     plain = stored_plainly(
         primary_key=b"http://a/", request=REQUEST.fields, head=head, length=9, stamp=3,

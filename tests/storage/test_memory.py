@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from cdn.semantics.message import Fields, Response
+from cdn.semantics.outline import Outline, OutlinedFields
 from cdn.semantics.ranges import SLICE_SIZE, ByteRange
 from cdn.semantics.slices import PresentSlices
 from cdn.semantics.stored_response import StoredResponse, make_stored_response
@@ -446,15 +447,36 @@ def test_freshening_never_outgrows_the_budget():
 # --- what it costs --------------------------------------------------------------------------------
 
 
-def test_what_is_accounted_is_what_it_costs():
-    """5,000 objects of 1 KiB with 15 fields: within 25 % of what the allocator says."""
+def _of_their_own(count):
+    def fields(number):
+        lines = [(f"X-Field-{n}".replace("F", "f"), f"value {number} {n}") for n in range(count)]
+        return Fields((*lines, ("Cache-Control", "max-age=60")))
+
+    return fields
+
+
+def _outlined(number):
+    return OutlinedFields(OUTLINE, (f'"{number}-etag"', f"Thu, 01 Jan 2026 {number} GMT"))
+
+
+OUTLINE = Outline(
+    [("Cache-Control", "max-age=60"), ("Vary", ""), ("ETag", None), ("Last-Modified", None)]
+)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [_of_their_own(1), _of_their_own(14), _outlined],
+    ids=["of two lines", "of fifteen lines", "by an outline"],
+)
+def test_what_is_accounted_is_what_it_costs(fields):
+    """5,000 objects of 1 KiB: within 25 % of what the allocator says."""
     store = MemoryStore(1 << 30)
 
     def fill(numbers: range) -> None:
         for number in numbers:
-            lines = [(f"X-Field-{n}".replace("F", "f"), f"value {number} {n}") for n in range(14)]
-            lines.append(("Cache-Control", "max-age=60"))
-            response = _response(f"path/{number}", lines=lines)
+            response = replace(_response(f"path/{number}"), fields=fields(number))
+            response.fields.by_name()  # as whoever judged it has asked
             assert _store(store, response, bytes(str(number).encode() * 1024)[:1024])
 
     fill(range(10))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cdn.semantics.message import Fields
+from cdn.semantics.message import LINE_WEIGHT, Fields
 from cdn.upstream.heads import read_plain_head
 
 OPENING = b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\nConnection: keep-alive\r\n"
@@ -18,4 +18,6 @@ OPENING = b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\nConnection: keep-alive\r\n"
 )
 def test_the_size_of_a_heads_lines_is_what_they_weigh(lines):
     fields = read_plain_head(OPENING + lines).head.fields
-    assert fields.size == Fields(fields.lines).size == sum(map(len, sum(fields.lines, ())))
+    assert fields.weight == Fields(fields.lines).weight
+    texts = sum(map(len, sum(fields.lines, ())))
+    assert fields.weight == texts + LINE_WEIGHT * len(fields.lines)
