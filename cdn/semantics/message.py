@@ -57,6 +57,11 @@ class Fields:
             self._size = len("".join(chain.from_iterable(self.lines)))
         return self._size + LINE_WEIGHT * len(self.lines)
 
+    @property
+    def written(self) -> str:
+        """All lines as HTTP/1.1 has them (RFC 9112 §5), each with its line end."""
+        return "".join([f"{name}: {value}\r\n" for name, value in self.lines])
+
     def _by_name(self) -> dict[str, str]:
         index = self._index
         if index is None:

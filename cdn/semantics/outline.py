@@ -7,14 +7,17 @@ asks for lines has them made; nothing made is kept, for there may be millions of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
-from typing import TYPE_CHECKING
+from operator import itemgetter
+from typing import TYPE_CHECKING, TypeVar
 
 from cdn.semantics.message import FieldLine, Fields
 
 if TYPE_CHECKING:
     from cdn.semantics.plain import Known
+
+T = TypeVar("T")
 
 _SHARE = 200
 """Bytes of these fields besides their values, and of their part of the outline."""
@@ -22,10 +25,13 @@ _SHARE = 200
 _VALUE_WEIGHT = 60
 
 
+Values = tuple[str, ...]
+
+
 class Outline:
     """`lines` in order, no two by one name; None for the value of one that varies."""
 
-    __slots__ = ("drawn", "index", "known", "open")
+    __slots__ = ("_less", "drawn", "index", "known", "open", "written")
 
     def __init__(self, lines: Sequence[tuple[str, str | None]]) -> None:
         self.drawn: list[FieldLine] = [(name, value or "") for name, value in lines]
@@ -34,8 +40,25 @@ class Outline:
         """By lower-case name: what does not vary, or which of the values it is."""
         for number, at in enumerate(self.open):
             self.index[lines[at][0].lower()] = number
+        texts = [f"{name}: {'%s' if value is None else _escaped(value)}" for name, value in lines]
+        self.written = "".join([f"{text}\r\n" for text in texts])
+        """All lines as HTTP/1.1 has them, to be formatted with the values."""
         self.known: Known | None = None
         """What `cdn/semantics/plain` knows of all fields that are drawn by it."""
+        self._less: dict[frozenset[str], tuple[Outline, Callable[[Values], Values]]] = {}
+
+    def without(self, names: frozenset[str]) -> tuple[Outline, Callable[[Values], Values]]:
+        """This without the lines by `names` (lower case), and what picks the values that are left.
+        It is remembered: such sets are few, as the rules have them."""
+        less = self._less.get(names)
+        if less is None:
+            kept = [at for at, (name, _) in enumerate(self.drawn) if name.lower() not in names]
+            lines = [
+                (self.drawn[at][0], None if at in self.open else self.drawn[at][1]) for at in kept
+            ]
+            values = [number for number, at in enumerate(self.open) if at in kept]
+            less = self._less[names] = Outline(lines), picker(values)
+        return less
 
 
 class OutlinedFields(Fields):
@@ -43,7 +66,7 @@ class OutlinedFields(Fields):
 
     __slots__ = ("outline", "values")
 
-    def __init__(self, outline: Outline, values: tuple[str, ...]) -> None:
+    def __init__(self, outline: Outline, values: Values) -> None:
         self.outline = outline
         self.values = values
         self.encoded = None
@@ -60,6 +83,11 @@ class OutlinedFields(Fields):
     def weight(self) -> int:
         """See `Fields.weight`."""
         return _SHARE + _VALUE_WEIGHT * len(self.values) + len("".join(self.values))
+
+    @property
+    def written(self) -> str:
+        """See `Fields.written`."""
+        return self.outline.written % self.values
 
     def _by_name(self) -> dict[str, str]:
         values = self.values
@@ -86,7 +114,23 @@ class OutlinedFields(Fields):
 
     def without(self, names: AbstractSet[str]) -> Fields:
         """See `Fields.without`."""
-        return self if names.isdisjoint(self.outline.index) else super().without(names)
+        if names.isdisjoint(self.outline.index):
+            return self
+        if not isinstance(names, frozenset):
+            return super().without(names)
+        less, pick = self.outline.without(names)
+        return OutlinedFields(less, pick(self.values))
 
     def __len__(self) -> int:
         return len(self.outline.drawn)
+
+
+def picker(places: Sequence[int]) -> Callable[[tuple[T, ...]], tuple[T, ...]]:
+    """What takes those out of a tuple that stand at `places`."""
+    if len(places) > 1:
+        return itemgetter(*places)
+    return lambda values: tuple([values[at] for at in places])
+
+
+def _escaped(text: str) -> str:
+    return text.replace("%", "%%")

@@ -12,14 +12,13 @@ from __future__ import annotations
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
-from operator import itemgetter
 from typing import NamedTuple
 
 from cdn.semantics.delivery import OWN_FIELDS
 from cdn.semantics.message import FieldLine, Response
-from cdn.semantics.outline import Outline, OutlinedFields
+from cdn.semantics.outline import Outline, OutlinedFields, picker
 
 VARYING = frozenset(
     {"age", "cache-status", "content-length", "date", "etag", "expires", "last-modified"}
@@ -60,28 +59,16 @@ class Line(NamedTuple):
     written: bytes
 
 
-_Groups = tuple[bytes, ...]
-_Pick = Callable[[_Groups], _Groups]
-
-
-class _Drawn(NamedTuple):
-    """An outline, and its end-to-end lines as they are written on, with room for values."""
-
-    outline: Outline
-    relayed: bytes
-
-
 class _Layout:
     """`names` are those of the lines that vary, as they are spelled; None where one does not."""
 
-    __slots__ = ("by_the_second", "drawn", "length", "match", "relayed", "runs", "values")
+    __slots__ = ("by_the_second", "length", "match", "outlines", "runs", "values")
 
     def __init__(self, names: Sequence[bytes | None]) -> None:
         form = _STATUS_LINE
         self.by_the_second: list[int] = []
         runs: list[int] = []
         values: list[int] = []
-        relayed: list[int] = []
         for at, (name, times) in enumerate(_grouped(names)):
             if name is None:
                 runs.append(at)
@@ -92,13 +79,11 @@ class _Layout:
             else:
                 if lower in _BY_THE_SECOND:
                     self.by_the_second.append(len(values))
-                if lower not in OWN_FIELDS:
-                    relayed.append(at)
                 values.append(at)
                 form += _VALUE % re.escape(name)
         self.match = re.compile(form).fullmatch
-        self.runs, self.values, self.relayed = _pick(runs), _pick(values), _pick(relayed)
-        self.drawn: dict[_Groups, _Drawn] = {}
+        self.runs, self.values = picker(runs), picker(values)
+        self.outlines: dict[tuple[bytes, ...], Outline] = {}
 
 
 class Layouts:
@@ -107,7 +92,7 @@ class Layouts:
     def __init__(self) -> None:
         self._by_names: dict[tuple[bytes | None, ...], _Layout] = {}
         self._order: list[_Layout] = []
-        self._sights: Counter[_Groups] = Counter()
+        self._sights: Counter[tuple[bytes, ...]] = Counter()
         self._known = 0
 
     def read(self, data: bytes) -> PlainHead | None:
@@ -116,8 +101,8 @@ class Layouts:
             if (match := layout.match(data)) is None:
                 continue
             groups = match.groups()
-            drawn = layout.drawn.get(layout.runs(groups))
-            if drawn is None:
+            outline = layout.outlines.get(layout.runs(groups))
+            if outline is None:
                 return None
             if layout is not self._order[0]:
                 self._order.remove(layout)
@@ -125,8 +110,8 @@ class Layouts:
             values = [value.decode("ascii") for value in layout.values(groups)]
             for at in layout.by_the_second:
                 values[at] = sys.intern(values[at])
-            fields = OutlinedFields(drawn.outline, tuple(values))
-            relayed = drawn.relayed % layout.relayed(groups)
+            fields = OutlinedFields(outline, tuple(values))
+            relayed = fields.without(OWN_FIELDS).written.encode("latin-1")
             return PlainHead(Response(200, fields, "OK"), relayed, int(groups[layout.length]))
         return None
 
@@ -152,7 +137,7 @@ class Layouts:
         if self._sights[runs] >= SIGHTS:
             del self._sights[runs]
             self._known += 1
-            layout.drawn[runs] = _draw(names, lines)
+            layout.outlines[runs] = _outline(names, lines)
 
     def _forget(self) -> None:
         self._by_names.clear()
@@ -160,15 +145,12 @@ class Layouts:
         self._known = 0
 
 
-def _draw(names: Sequence[bytes | None], lines: Sequence[Line]) -> _Drawn:
+def _outline(names: Sequence[bytes | None], lines: Sequence[Line]) -> Outline:
     drawn: list[tuple[str, str | None]] = []
-    relayed = b""
-    for name, (_, _, line, written) in zip(names, lines, strict=True):
+    for name, (_, _, line, _) in zip(names, lines, strict=True):
         if line is not None:
             drawn.append((line[0], line[1] if name is None else None))
-        if written:
-            relayed += written.replace(b"%", b"%%") if name is None else b"%b: %%b\r\n" % name
-    return _Drawn(Outline(drawn), relayed)
+    return Outline(drawn)
 
 
 def _varying(text: bytes) -> bytes | None:
@@ -184,9 +166,3 @@ def _grouped(names: Sequence[bytes | None]) -> Iterator[tuple[bytes | None, int]
     """Names, and None with how many lines follow each other that have none."""
     for name, same in groupby(names):
         yield name, len(list(same))
-
-
-def _pick(at: Sequence[int]) -> _Pick:
-    if len(at) > 1:
-        return itemgetter(*at)
-    return lambda groups: tuple([groups[one] for one in at])

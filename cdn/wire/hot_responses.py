@@ -219,8 +219,8 @@ class HotResponses:
     def _plain(self, of: Repeatable, scheme: str, authority: str, line: bytes) -> HotAnswer | None:
         """The answer to a GET with this line, where that follows from what is stored alone."""
         response = of.response
-        fields, length = delivered_plainly(response), response.length or 0
-        if fields is None:
+        told, length = delivered_plainly(response), response.length or 0
+        if told is None:
             return None
         body = None
         if length <= LARGEST:
@@ -234,7 +234,7 @@ class HotResponses:
             _, member = joined_status(received, member)
             between = _own_fields(passed, member)
         head: Head = (
-            encode_opening(response.reason, fields) + b"Age: ",
+            encode_opening(response.reason, *told) + b"Age: ",
             between,
             b"\r\nContent-Length: %d\r\n\r\n" % length,
         )

@@ -11,7 +11,7 @@ from http import HTTPStatus
 from typing import NamedTuple
 
 from cdn.gateway.exchange import Answer
-from cdn.semantics.message import FieldLine, Response
+from cdn.semantics.message import FieldLine, Fields, Response
 
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
@@ -56,10 +56,11 @@ def encode_head(head: Response, framing: Framing, connection: str | None) -> byt
     return "".join(lines).encode("latin-1")
 
 
-def encode_opening(reason: str, fields: Iterable[FieldLine]) -> bytes:
-    """How the head of a 200 begins, where other fields are to follow `fields`."""
-    opening = f"HTTP/1.1 200 {reason or _PHRASES[200]}\r\n"
-    return "".join((opening, *_lines(fields))).encode("latin-1")
+def encode_opening(reason: str, fields: Fields, more: Iterable[FieldLine]) -> bytes:
+    """How the head of a 200 begins, where others are to follow `fields`, which frame nothing, and
+    `more`."""
+    opening = f"HTTP/1.1 200 {reason or _PHRASES[200]}\r\n{fields.written}"
+    return "".join((opening, *_lines(more))).encode("latin-1")
 
 
 def _lines(fields: Iterable[FieldLine]) -> list[str]:

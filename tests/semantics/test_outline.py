@@ -9,7 +9,7 @@ from cdn.semantics.outline import Outline, OutlinedFields
 NAMES = ("Date", "ETag", "Vary", "X-A", "x-b", "Age")
 ASKED = frozenset({"date", "x-b", "nobody"})
 LINES = st.lists(
-    st.tuples(st.sampled_from(NAMES), st.text("ab,", max_size=3), st.booleans()),
+    st.tuples(st.sampled_from(NAMES), st.text("ab,%s", max_size=3), st.booleans()),
     unique_by=lambda line: line[0],
 )
 
@@ -35,7 +35,12 @@ def test_whatever_is_asked(lines):
         assert fields.get_all(name) == same.get_all(name)
         assert (name in fields) is (name in same)
     assert fields.any_of(ASKED) is same.any_of(ASKED)
-    assert fields.without(ASKED) == same.without(ASKED)
+    assert fields.written == same.written
+    assert fields.without(set(ASKED)) == same.without(ASKED)
+    for _ in range(2):
+        less = fields.without(ASKED)
+        assert less == same.without(ASKED)
+        assert less.written == same.without(ASKED).written
     assert fields.without(ASKED).by_name() == same.without(ASKED).by_name()
     assert fields.adding(("X-C", "c")) == same.adding(("X-C", "c"))
     assert fields.replacing("Date", "now") == same.replacing("Date", "now")
@@ -52,3 +57,11 @@ def test_fields_by_one_outline_are_apart():
     second = OutlinedFields(first.outline, ("c",))
     assert first.lines == (("ETag", "a"), ("Vary", "b"))
     assert second.lines == (("ETag", "c"), ("Vary", "b"))
+
+
+def test_fields_without_some_keep_to_an_outline():
+    fields = outlined([("Age", "7", True), ("ETag", "a", True), ("Vary", "b", False)])
+    less = fields.without(frozenset({"age"}))
+    assert isinstance(less, OutlinedFields)
+    assert less.values == ("a",)
+    assert fields.without(frozenset({"age"})).outline is less.outline

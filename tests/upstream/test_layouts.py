@@ -146,7 +146,7 @@ def test_outlines_are_so_many_at_most(monkeypatch):
     for lines in kinds:
         assert learnt(lines)
     known = heads._layouts
-    assert sum(len(layout.drawn) for layout in known._order) == 1 == known._known
+    assert sum(len(layout.outlines) for layout in known._order) == 1 == known._known
     assert learnt(kinds[0])
 
 
