@@ -22,7 +22,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import islice
-from sys import intern
 from typing import NamedTuple
 
 from cdn.observe.events import EventLog
@@ -134,6 +133,8 @@ class LineFormat:
         self._second = math.nan
         self._stamp = ""
         self._starts: dict[str, str] = {}
+        self._members: dict[str, str] = {}
+        self._ends: dict[str, str] = {}
 
     def batch(self, records: Iterable[LogRecord | Hit]) -> tuple[bytes, int]:
         """Lines for the first of `records`, and for how many."""
@@ -182,12 +183,17 @@ class LineFormat:
         return start
 
     def _texts(self, served: Served) -> tuple[str, str, str]:
-        asked = _quoted(f"{served.method} {served.target} HTTP/1.1")
-        opening = f"{asked} {served.status} {served.content_bytes}"
-        end = f"{self._operator} {_word(served.service)} whole\n"
-        member = _quoted(self._own_member(served.member))[:-1]
+        asked = _escaped(f"{served.method} {served.target} HTTP/1.1")
+        opening = f'"{asked}" {served.status} {served.content_bytes}'
         # What most have in common is one text for all of them, and stays in the cache.
-        served.texts = opening, intern(member), intern(end)
+        own, service = self._own_member(served.member), served.service
+        if (member := self._members.get(own)) is None:
+            if len(self._members) >= BATCH:
+                self._members.clear()
+            member = self._members[own] = _quoted(own)[:-1]
+        if (end := self._ends.get(service)) is None:
+            end = self._ends[service] = f"{self._operator} {_word(service)} whole\n"
+        served.texts = opening, member, end
         return served.texts
 
     def _own_member(self, cache_status: str) -> str:
