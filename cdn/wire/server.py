@@ -18,7 +18,8 @@ from cdn.gateway.plain import PlainMisses
 from cdn.wire.errors import ErrorAnswers
 from cdn.wire.fastpath import FastPath
 from cdn.wire.field_block import FieldMemory
-from cdn.wire.http1 import UNSENT, Http1Connection
+from cdn.wire.http1 import Http1Connection
+from cdn.wire.link import UNSENT
 from cdn.wire.rim import Counters, Deadlines, OnFinished, Rim
 from cdn.wire.tls import TlsContext, TlsListener
 from cdn.wire.tls_counters import TlsCounters

@@ -451,9 +451,9 @@ async def test_a_part_is_logged_as_whole_only_if_all_of_it_has_left():
         _, writer = await asyncio.open_connection(url.hostname, url.port)
         writer.transport.pause_reading()
         writer.write(asked * 200)
-        await until(lambda: any(one._room is not None for one in server._rim.connections))
+        await until(lambda: any(one.room is not None for one in server._rim.connections))
         writer.transport.abort()
-        await until(lambda: not any(one._room for one in server._rim.connections))
+        await until(lambda: not any(one.room for one in server._rim.connections))
         records = at.edge.log[before:]
         assert [one.complete for one in records] == [True] * (len(records) - 1) + [False]
         assert {one.content_bytes for one in records[:-1]} == {LARGEST}

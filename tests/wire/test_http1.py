@@ -7,7 +7,7 @@ import pytest
 
 from cdn.semantics.message import Fields, Response
 from cdn.upstream.errors import RequestContentFailed
-from cdn.wire.http1 import JOINED
+from cdn.wire.link import JOINED
 from tests.wire.rim_kit import (
     CUT,
     HOST,
@@ -88,8 +88,8 @@ async def test_a_flood_of_pipelined_requests_is_read_no_faster_than_it_is_answer
         # The flood (4 MB) fits no buffer between us: it stays here until the gate opens.
         await until(lambda: site.server.counters.requests)
         (connection,) = site.server._rim.connections
-        await until(lambda: not connection._reading)
-        assert len(connection._buffer) < 600_000
+        await until(lambda: not connection.reading)
+        assert len(connection.buffer) < 600_000
         gate.set()
         for _ in range(1000):
             await client.answer()
@@ -320,7 +320,7 @@ async def test_content_is_read_no_faster_than_the_handler_takes_it():
         client.send(post(b"").replace(b"Length: 0", b"Length: %d" % size) + bytes(size))
         await until(lambda: site.server.connections)
         (connection,) = site.server._rim.connections
-        await until(lambda: not connection._reading)
+        await until(lambda: not connection.reading)
         assert connection._content._held < 600_000
         gate.set()
         assert await client.answer() == (
@@ -418,7 +418,7 @@ async def test_a_slow_client_holds_the_content_back():
         client.send(GET)
         await client.until(b"\r\n\r\n")
         (connection,) = site.server._rim.connections
-        await until(lambda: connection._room is not None)
+        await until(lambda: connection.room is not None)
         for _ in range(100):
             await client.exactly(64 * 1024)
             # Beyond what the two kernels' buffers hold, nothing is read ahead of the client.

@@ -46,7 +46,7 @@ def descriptors() -> int:
 async def stopped(site) -> None:
     """Until the client's connection takes nothing more."""
     (connection,) = site.server._rim.connections
-    await until(lambda: connection._room is not None)
+    await until(lambda: connection.room is not None)
 
 
 async def test_answers_out_of_ram_and_files_come_in_order(file):

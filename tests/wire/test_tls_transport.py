@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from cdn.wire.http1 import UNSENT
+from cdn.wire.link import UNSENT
 from cdn.wire.rim import Deadlines, Rim
 from cdn.wire.tls import Certificate, TlsContext
 from cdn.wire.tls_counters import TlsCounters
@@ -396,7 +396,7 @@ async def test_a_client_that_takes_nothing_stops_the_answer(made, tls):
             client.send(GET)
             await until(lambda: site.server.counters.requests == 1)
             (connection,) = site.server._rim.connections
-            await until(lambda: connection._room is not None)
+            await until(lambda: connection.room is not None)
             read = -1
             while read != content.reads:  # what the kernel takes, it may take later
                 read = content.reads
