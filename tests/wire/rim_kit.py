@@ -20,6 +20,31 @@ LIMIT = 5.0
 HOST = b"Host: a.example\r\n"
 DATE = "Thu, 01 Jan 2026 00:00:00 GMT"
 
+GET = b"GET /x HTTP/1.1\r\n" + HOST + b"\r\n"
+LAST = b"GET /last HTTP/1.1\r\n" + HOST + b"Connection: close\r\n\r\n"
+
+
+def post(content: bytes, *lines: bytes, target: bytes = b"/p") -> bytes:
+    size = b"Content-Length: %d\r\n" % len(content)
+    return b"POST " + target + b" HTTP/1.1\r\n" + HOST + size + b"".join(lines) + b"\r\n" + content
+
+
+def chunked(*chunks: bytes) -> bytes:
+    head = b"POST /c HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n"
+    body = b"".join(b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in chunks)
+    return head + body + b"0\r\nX-Sum: 1\r\n\r\n"
+
+
+def contents(received: bytes) -> list[bytes]:
+    """The contents of answers that all declare their length."""
+    found = []
+    while received:
+        head, _, received = received.partition(b"\r\n\r\n")
+        size = int(re.search(rb"Content-Length: (\d+)", head)[1])
+        found.append(received[:size])
+        received = received[size:]
+    return found
+
 
 def text(content: bytes, *fields: tuple[str, str], status: int = 200, close: bool = False):
     """A small ready answer."""
