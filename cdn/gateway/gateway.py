@@ -1,43 +1,35 @@
 """The life of one request: look up, decide, fill or forward, deliver.
 
 Strategy: `answer_now` and `answer` are the one visible pipeline. `reuse.decide` returns the
-decision as data; one `match` here performs it. What may be shared goes through a fill, of the whole
-or of one slice, what may not goes straight through. A request waits for others at most twice (once
-more where it turns out to want another variant); whoever waited in vain goes alone.
+decision as data; one `match` here performs it: `serving` out of the store, or `forwarding`. A
+request waits for others at most twice (once more where it turns out to want another variant);
+whoever waited in vain goes alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable
 from typing import assert_never
 
-from cdn.gateway.answers import Put, at_once, from_fill, from_part, from_slices, from_store
 from cdn.gateway.asked import Asked, heard, nobody
 from cdn.gateway.background import BackgroundTasks
 from cdn.gateway.counters import GatewayCounters
-from cdn.gateway.exchange import Answer, Content, Exchange
+from cdn.gateway.exchange import Answer, Exchange
 from cdn.gateway.fallback import Fallback
-from cdn.gateway.fill import Arrived, Failed, Freshened, NotASlice
 from cdn.gateway.filling import Complain, Filling
-from cdn.gateway.flights import FlightKey, Task
-from cdn.gateway.gathering import Gathered, Stored
-from cdn.gateway.hot import Repeatable, Repeats
-from cdn.gateway.lookup import Looked, Lookup
+from cdn.gateway.forwarding import Again, Forwarding
+from cdn.gateway.hot import Repeats
+from cdn.gateway.lookup import Lookup
 from cdn.gateway.own_answers import own_error
 from cdn.gateway.passing import PassingOn
 from cdn.gateway.plain import PlainMisses
-from cdn.gateway.reading_ahead import ReadingAhead
-from cdn.gateway.seat import Seat, read_for_the_store
+from cdn.gateway.seat import Seat
 from cdn.gateway.services import ServiceTable
-from cdn.gateway.slicing import has_slices, wanted_slice
+from cdn.gateway.serving import Serving
 from cdn.gateway.workers import OneWorker, Tag, Workers
 from cdn.semantics.cache_control import request_directives
 from cdn.semantics.cache_key import key_of_url, normalize_target, primary_key
-from cdn.semantics.delivery import Segment
 from cdn.semantics.forwarded import is_loop
-from cdn.semantics.freshness import current_age, freshness_lifetime
-from cdn.semantics.ranges import ByteRange
 from cdn.semantics.reuse import (
     CACHEABLE_METHODS,
     Decision,
@@ -46,25 +38,11 @@ from cdn.semantics.reuse import (
     Hit,
     OnlyIfCachedMiss,
     ServeStale,
-    decide,
 )
-from cdn.semantics.stored_response import StoredResponse
-from cdn.semantics.vary import variant_matches
-from cdn.storage.store import Piece, SliceUnavailable, Store, StoredObject
+from cdn.storage.store import Store
 
 MOST_LOOKS = 8
 """Times that one request is decided on anew: each time something has changed, but not for ever."""
-
-
-@dataclass(frozen=True, slots=True)
-class Again:
-    """Look again: the store has changed, or the answer was not for this request. `nominated`:
-    what the response turned out to vary on; `alone`: no more waiting for others; `as_is`: nor
-    asking for slices."""
-
-    nominated: tuple[str, ...] | None = None
-    alone: bool = False
-    as_is: bool = False
 
 
 class Gateway:
@@ -88,10 +66,7 @@ class Gateway:
         self.name = name
         self.counters = GatewayCounters()
         self.filling = Filling(name, store, clock, background, complain, workers.mine)
-        self._store = store
         self._clock = clock
-        self._background = background
-        self._ahead = ReadingAhead(self.filling, background, workers.mine)
         self.repeats = Repeats(
             name, services, store, self.filling.judge, clock,
             trusts=trusts, alone=isinstance(workers, OneWorker),
@@ -99,12 +74,19 @@ class Gateway:
         self._services = services
         self._trusts = trusts
         self._lookup = Lookup(store, self.filling.judge, clock)
-        self._fallback = Fallback(name, store, clock, complain, self._with_waiting, self.counters)
+        self._serving = Serving(
+            name, store, clock, background, self.filling, self._lookup, self.repeats, workers.mine
+        )
+        put = self._serving.with_waiting
+        fallback = Fallback(name, store, clock, complain, put, self.counters)
         self.misses = PlainMisses(self, store, clock, workers.mine)
         self._passing = PassingOn(
-            name, store, clock, background, self.filling, self._fallback, workers, self.counters,
+            name, store, clock, background, self.filling, fallback, workers, self.counters,
             self.repeats,
         )  # fmt: skip
+        self._forwarding = Forwarding(
+            name, clock, self.filling, self._lookup, self._serving, fallback, self._passing
+        )
 
     @property
     def services(self) -> ServiceTable:
@@ -150,7 +132,7 @@ class Gateway:
             case _ if not (owns or _needs_nothing(looked.decision)):
                 return None
             case Hit() | ServeStale() as use:
-                answer = self._serve_now(asked, looked, use)
+                answer = self._serving.now(asked, looked, use)
                 return None if answer is None else self._finish(asked, answer)
             case OnlyIfCachedMiss():
                 return self._finish(asked, self._only_if_cached(asked))
@@ -165,7 +147,7 @@ class Gateway:
 
     async def answer_seated(self, asked: Asked, seat: Seat) -> Answer:
         """`answer` to what has gone up already, as nothing is stored of it; `seat` leads."""
-        ended = await self._seated(asked, Fwd.URI_MISS, None, seat, leads=True)
+        ended = await self._forwarding.seated(asked, Fwd.URI_MISS, None, seat, leads=True)
         if not isinstance(ended, Answer):
             ended = await self._answer(asked)
         return self._finish(asked, ended)
@@ -177,7 +159,7 @@ class Gateway:
         looked = await self._lookup.soon(asked)
         if not isinstance(looked.decision, Hit | ServeStale) or not _needs_nothing(looked.decision):
             return None
-        answer = await self._serve(asked, looked, looked.decision)
+        answer = await self._serving.soon(asked, looked, looked.decision)
         return None if answer is None else self._finish(asked, answer)
 
     async def _answer(self, asked: Asked) -> Answer:
@@ -191,13 +173,13 @@ class Gateway:
             looked = await self._lookup.soon(asked)
             match looked.decision:
                 case Hit() | ServeStale() as use:
-                    answer = await self._serve(asked, looked, use)
+                    answer = await self._serving.soon(asked, looked, use)
                     if answer is not None:
                         return answer
                 case OnlyIfCachedMiss():
                     return self._only_if_cached(asked)
                 case Forward() as forward:
-                    ended = await self._forward(asked, forward, looked, again)
+                    ended = await self._forwarding.answer(asked, forward, looked, again)
                     if isinstance(ended, Answer):
                         return ended
                     alone = again.alone or ended.alone or again.nominated is not None
@@ -232,240 +214,14 @@ class Gateway:
         method = exchange.request.method
         return own_error(self.name, status, words, self._clock(), error=error, method=method)
 
-    def _finish(self, asked: Asked, answer: Answer) -> Answer:
-        answer.outcome.service = asked.service.name
-        answer.outcome.client = asked.exchange.client
-        return answer
-
-    # --- out of the store -----------------------------------------------------------------------
-
-    def _serve_now(self, asked: Asked, looked: Looked, use: Hit | ServeStale) -> Answer | None:
-        """Without waiting, None where that is not possible."""
-        assert looked.found is not None
-        try:
-            answer = self._from_store(asked, use, at_once(looked.found))
-        except SliceUnavailable:
-            return None
-        if answer is not None:
-            self._used(asked, looked, use)
-            if isinstance(use, Hit):
-                answer.repeatable = self._repeatable(asked, looked, use)
-        return answer
-
-    def _repeatable(self, asked: Asked, looked: Looked, use: Hit) -> Repeatable | None:
-        assert looked.found is not None
-        service = asked.service
-        lifetime = freshness_lifetime(use.stored, service.policy)
-        return self.repeats.made_of(
-            asked.key, looked.found, looked.variants, lifetime, service.name
-        )
-
-    async def _serve(self, asked: Asked, looked: Looked, use: Hit | ServeStale) -> Answer | None:
-        """None where it has just been lost."""
-        assert looked.found is not None
-        try:
-            answer = self._from_store(asked, use, self._with_waiting(asked, looked.found))
-            if answer is not None and isinstance(answer.content, Stored):
-                await answer.content.prime()
-        except SliceUnavailable:
-            return None
-        self._used(asked, looked, use)
-        return answer
-
-    def _from_store(self, asked: Asked, use: Hit | ServeStale, put: Put) -> Answer | None:
-        policy, now = asked.service.policy, self._clock()
-        return from_store(self.name, asked.request, put, use, policy, now)
-
-    def _used(self, asked: Asked, looked: Looked, use: Hit | ServeStale) -> None:
-        assert looked.found is not None
-        self._store.touch(looked.found)
-        if isinstance(use, ServeStale) and use.revalidate:
-            self._revalidate(asked, looked)
-        if use.stored.present is not None:
-            self._ahead.used(asked, use.stored)
-
-    def _with_waiting(self, asked: Asked, found: StoredObject) -> Put:
-        """The content of what is stored, also where its device must be waited for."""
-
-        def put(segments: Sequence[Segment]) -> Sequence[Piece] | Content | None:
-            if (pieces := at_once(found)(segments)) is not None:
-                return pieces
-            if has_slices(found.response):
-                return self._gathered(asked, found.response, segments)
-            return Stored(self.filling, asked.task(found), found, segments)
-
-        return put
-
-    def _gathered(
-        self,
-        asked: Asked,
-        of: StoredResponse,
-        segments: Sequence[Segment],
-        seat: Seat | None = None,
-        arrived: Arrived | None = None,
-    ) -> Gathered:
-        return Gathered(self.filling, self._store, asked.task(), of, segments, seat, arrived)
-
     def _only_if_cached(self, asked: Asked) -> Answer:
         words = "not stored here, and the request asks for nothing else (only-if-cached)"
         return own_error(self.name, 504, words, self._clock(), method=asked.request.method)
 
-    def _revalidate(self, asked: Asked, stale: Looked) -> None:
-        flight = self._lookup.flight(asked, stale)
-        if self.filling.is_under_way(flight):
-            return
-        seat, _ = self.filling.join(flight, asked.unseen().task(stale.found))
-        whole = "range" not in asked.request.fields
-        self._background.start(read_for_the_store(seat, whole), "revalidation")
-
-    # --- upstream -------------------------------------------------------------------------------
-
-    async def _forward(
-        self, asked: Asked, forward: Forward, looked: Looked, again: Again
-    ) -> Answer | Again:
-        place = self._place(asked, forward, looked, again)
-        if place is None and self._goes_through(asked, forward, again):
-            return await self._passing.answer(asked, forward.reason, looked.found)
-        flight = None
-        if not again.alone and not self.filling.judge.marked(asked.key):
-            flight = self._lookup.flight(asked, looked, again.nominated)
-        return await self._fill(asked, forward.reason, looked.found, flight, place)
-
-    def _place(self, asked: Asked, forward: Forward, looked: Looked, again: Again) -> int | None:
-        """The first slice that the request lacks, where slices are what to ask for."""
-        if looked.found is None and "range" not in asked.request.fields:
-            return None  # of what nobody knows, the whole
-        judge = self.filling.judge
-        if again.as_is or again.alone or forward.validate is not None:
-            return None
-        if judge.marked(asked.key) or judge.unsliced(asked.key):
-            return None
-        found = None if looked.found is None else looked.found.response
-        return wanted_slice(asked.request, found, asked.service.policy, self._clock())
-
-    def _goes_through(self, asked: Asked, forward: Forward, again: Again) -> bool:
-        """Whether the request goes up as it is: HEAD, and ranges that the whole is no way to, or
-        that begin where a stored part ends."""
-        if asked.request.method == "HEAD":
-            return True
-        if "range" not in asked.request.fields or forward.validate is not None:
-            return False
-        judge = self.filling.judge
-        marked = judge.marked(asked.key)
-        if judge.rangeless(asked.key) and not marked:
-            return False
-        return forward.reason is Fwd.PARTIAL or asked.seeks or marked or again.alone
-
-    async def _fill(
-        self,
-        asked: Asked,
-        reason: Fwd,
-        found: StoredObject | None,
-        flight: FlightKey | None,
-        place: int | None,
-    ) -> Answer | Again:
-        """Through a fill: led, joined, or alone where `flight` is None."""
-        task = asked.task(found)
-        if flight is None:
-            seat, leads = self.filling.alone(task), True
-        else:
-            if place is not None:
-                task, flight = _of_slice(task, flight, place, reason)
-            seat, leads = self.filling.join(flight, task)
-        return await self._seated(asked, reason, found, seat, leads)
-
-    async def _seated(
-        self, asked: Asked, reason: Fwd, found: StoredObject | None, seat: Seat, leads: bool
-    ) -> Answer | Again:
-        seated = False
-        try:
-            head = await seat.head()
-            match head:
-                case Failed(error=error):
-                    return self._fallback.failed(asked, found, error)
-                case Freshened(stored=fresh) if leads and found is not None:
-                    return await self._validated(asked, reason, found, fresh)
-                case Freshened():
-                    return Again(alone=True)
-                case NotASlice():
-                    return Again(as_is=True)
-                case Arrived():
-                    ended = self._not_this(asked, found, head, leads)
-                    if ended is not None:
-                        return ended
-                    answer = self._from_fill(asked, reason, seat, head, leads)
-                    seated = answer is not None
-                    return answer or Again(as_is=True)
-                case _:
-                    assert_never(head)
-        finally:
-            if not seated:
-                seat.leave()
-
-    def _not_this(
-        self, asked: Asked, found: StoredObject | None, head: Arrived, leads: bool
-    ) -> Answer | Again | None:
-        """What to do in place of handing this response down, if anything."""
-        answer = self._fallback.instead_of_error(asked, found, head.response)
-        if answer is not None or leads:
-            return answer
-        return self._not_for(asked, head)
-
-    def _from_fill(
-        self, asked: Asked, reason: Fwd, seat: Seat, head: Arrived, leads: bool
-    ) -> Answer | None:
-        """None where what came is a part, and not the one that is wanted."""
-        policy, now = asked.service.policy, self._clock()
-        if head.is_slice and isinstance(head.stored.present, ByteRange):
-            return from_part(self.name, asked.request, seat, head, policy, now, fwd=reason)
-        if not head.sliced:
-            return from_fill(
-                self.name, asked.request, seat, head, policy, now, fwd=reason, leads=leads
-            )
-        kept = False
-
-        def gather(segments: Sequence[Segment]) -> Content:
-            nonlocal kept
-            kept = True
-            self._ahead.used(asked, head.stored)
-            return self._gathered(asked, head.stored, segments, seat, head)
-
-        try:
-            return from_slices(
-                self.name, asked.request, head, gather, policy, now,
-                fwd=reason, leads=leads, source=seat.source,
-            )  # fmt: skip
-        finally:
-            if not kept:
-                seat.leave()
-
-    async def _validated(
-        self, asked: Asked, reason: Fwd, found: StoredObject, fresh: StoredResponse
-    ) -> Answer | Again:
-        policy, now = asked.service.policy, self._clock()
-        age = current_age(fresh, now)
-        use = Hit(fresh, age, freshness_lifetime(fresh, policy) - age)
-        try:
-            answer = from_store(
-                self.name, asked.request, self._with_waiting(asked, found), use, policy, now,
-                fwd=reason, fwd_status=304,
-            )  # fmt: skip
-            if answer is not None and isinstance(answer.content, Stored):
-                await answer.content.prime()
-        except SliceUnavailable:
-            answer = None
-        return Again(alone=True) if answer is None else answer
-
-    def _not_for(self, asked: Asked, head: Arrived) -> Again | None:
-        """Why a follower cannot have what the leader got."""
-        if not head.shareable:
-            return Again(alone=True)
-        fields, normalize = asked.request.fields, asked.service.policy.normalize_vary
-        if not variant_matches(head.stored.variant, fields, normalize):
-            return Again(nominated=tuple(name for name, _ in head.stored.variant))
-        stored = replace(head.stored, present=None) if head.sliced else head.stored
-        decision = decide(asked.request, stored, asked.service.policy, self._clock())
-        return Again(alone=True) if isinstance(decision, Forward) else None
+    def _finish(self, asked: Asked, answer: Answer) -> Answer:
+        answer.outcome.service = asked.service.name
+        answer.outcome.client = asked.exchange.client
+        return answer
 
     # --- purge ----------------------------------------------------------------------------------
 
@@ -499,11 +255,3 @@ def _needs_nothing(decision: Decision) -> bool:
             return True
         case _:
             return False
-
-
-def _of_slice(task: Task, flight: FlightKey, place: int, reason: Fwd) -> tuple[Task, FlightKey]:
-    """The same for one slice, of what is stored where it is that which lacks it."""
-    of = task.stored.response if task.stored is not None and reason is Fwd.PARTIAL else None
-    etag = None if of is None else of.validator.etag
-    task = task._replace(place=place, of=of)
-    return task, flight._replace(place=place, etag=etag, slice_size=task.slice_size)

@@ -34,7 +34,7 @@ async def settled(node: LocalNode) -> None:
     inner = node.node
     client, filling = inner._upstreams.client, inner.gateway.filling
     async with asyncio.timeout(5):
-        while tasks := inner.gateway._background._tasks:
+        while tasks := inner.background._tasks:
             await asyncio.wait(set(tasks))
         idle = {connection for pool in client._pools.values() for connection in pool}
         for connection in client._open - idle:
@@ -43,7 +43,7 @@ async def settled(node: LocalNode) -> None:
     assert not filling.plain
     assert not filling._alone
     assert not filling._streams
-    store = inner.gateway._store
+    store = inner._store
     if isinstance(store, MemoryStore):
         assert store._reserved == inner.server._fast.hot.size
     else:
@@ -87,7 +87,7 @@ class Site:
 
     def stored(self, target="/a", host=HOST[1]):
         key = f"http://{host}{target}".encode()
-        found = self.edge.node.gateway._store.lookup(key)
+        found = self.edge.node._store.lookup(key)
         assert found is not None, "not in the page cache any more"
         return found
 

@@ -16,7 +16,7 @@ LAST_MODIFIED = ("Last-Modified", "Wed, 31 Dec 2025 00:00:00 GMT")
 
 async def flip(cdn, content: bytes) -> None:
     """Changes one bit where `content` lies on the disk."""
-    store = cdn.edge.node.gateway._store
+    store = cdn.edge.node._store
     await store.flush()
     (path, place), *others = [
         (path, place)
@@ -32,7 +32,7 @@ async def flip(cdn, content: bytes) -> None:
 
 
 async def damaged(cdn) -> int:
-    return cdn.edge.node.gateway._store.counters.damaged
+    return cdn.edge.node._store.counters.damaged
 
 
 async def test_a_slice_that_was_changed_is_fetched_again_before_its_first_byte_is_sent():

@@ -150,7 +150,7 @@ async def test_a_revalidation_goes_on_without_the_one_who_began_it():
             assert (await client.read_response()).content == b"old"
         await gate.reached()
         gate.open()
-        tasks = cdn.edge.node.gateway._background._tasks
+        tasks = cdn.edge.node.background._tasks
         async with asyncio.timeout(5):
             while tasks:
                 await asyncio.sleep(0)

@@ -60,13 +60,13 @@ async def fast(at: Site) -> bool:
 
 
 def owner_commits(at: Site, response, content: bytes) -> None:
-    writer = at.edge.node.gateway._store.open_writer(response)
+    writer = at.edge.node._store.open_writer(response)
     writer.write(0, content)
     writer.commit(response)
 
 
 def owner_removes(at: Site) -> None:
-    at.edge.node.gateway._store.remove(KEY)
+    at.edge.node._store.remove(KEY)
 
 
 async def stored_and_hot(at: Site):

@@ -34,7 +34,7 @@ def of_slices(*numbers) -> list[str]:
 
 async def at_rest(cdn) -> None:
     async with asyncio.timeout(5):
-        while tasks := cdn.edge.node.gateway._background._tasks:
+        while tasks := cdn.edge.node.background._tasks:
             await asyncio.wait(set(tasks))
 
 

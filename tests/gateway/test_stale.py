@@ -17,7 +17,7 @@ def fresh(directives, content=b"old"):
 async def revalidated(cdn):
     """Until the background has nothing to do."""
     async with asyncio.timeout(5):
-        while tasks := cdn.edge.node.gateway._background._tasks:
+        while tasks := cdn.edge.node.background._tasks:
             await asyncio.wait(set(tasks))
 
 

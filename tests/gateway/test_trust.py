@@ -41,7 +41,7 @@ async def test_a_shield_believes_its_edges_about_viewers():
         await get(f"{url}/a", [HOST, told])
         record = cdn.shield.log[0]
         assert record.client == "198.51.100.7"
-        store = cdn.shield.node.gateway._store
+        store = cdn.shield.node._store
         assert store.lookup(b"https://www.example.com/a")
         assert not store.lookup(b"http://www.example.com/a")
 

@@ -168,7 +168,7 @@ async def test_a_slow_reader_of_a_gibibyte_costs_less_than_four_mebibytes(framin
             _, peak = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
-        stored = cdn.edge.node.gateway._store._reserved
+        stored = cdn.edge.node._store._reserved
         assert peak - stored < 4 * MIB
         assert stored < at + 16 * MIB
         client.close()
@@ -183,5 +183,5 @@ async def test_nobody_reads_faster_than_the_store_has_room_for():
         await client.read_head()
         await cdn.all_joined(1)
         await at_rest(cdn)
-        assert cdn.edge.node.gateway._store._reserved < 16 * MIB
+        assert cdn.edge.node._store._reserved < 16 * MIB
         client.close()

@@ -52,7 +52,7 @@ def same(both: Pair) -> None:
     """What is stored and counted is alike."""
     objects, counts = [], []
     for node in both.nodes:
-        held = chain.from_iterable(node.node.gateway._store._variants.values())
+        held = chain.from_iterable(node.node._store._variants.values())
         # The fields of the one may have come before heads like it were known, those of the other
         # after.
         objects.append(
@@ -480,7 +480,7 @@ async def test_a_node_that_drains_meanwhile_ends_the_connection():
 
 async def test_what_a_store_cannot_take_is_shared(short):
     async with warm() as cdn:
-        cdn.edge.node.gateway._store.largest_object = 20_000
+        cdn.edge.node._store.largest_object = 20_000
         cdn.origin.on("/a", dated(bytes(20_000)))
         answer = await cdn.get("/a")
         assert "detail=too-large" in answer.field("cache-status")
