@@ -116,20 +116,22 @@ def _look(fields: Fields) -> Known:
     return Known(usual, nominated_fields(fields) if "vary" in index else ())
 
 
+_WRITTEN_ANEW = OWN_FIELDS | {"content-length"}
+
 _FOR_SOME = frozenset({"cdn-cache-control", "surrogate-control"})
 """Fields of a stored response that not everybody gets."""
 
 
 def delivered_plainly(stored: StoredResponse) -> tuple[Fields, tuple[FieldLine, ...]] | None:
     """The fields, and lines after them, with which a stored response, while it is fresh, answers a
-    plain GET with its whole content, but for those that end every hit (`OWN_FIELDS`). None where
-    all the rules must be asked."""
+    plain GET with its whole content, but for its length and those that end every hit
+    (`OWN_FIELDS`). None where all the rules must be asked."""
     directives, fields = stored.directives, stored.fields
     if stored.status != 200 or stored.present is not None or stored.length is None:
         return None
     if directives.no_cache or directives.for_one_client or fields.any_of(_FOR_SOME):
         return None
-    return fields.without(OWN_FIELDS), () if "accept-ranges" in fields else (TAKES_RANGES,)
+    return fields.without(_WRITTEN_ANEW), () if "accept-ranges" in fields else (TAKES_RANGES,)
 
 
 def _usual(value: str) -> CacheControl | None:
