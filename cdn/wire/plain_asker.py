@@ -77,6 +77,7 @@ class PlainAsker(Answering):
     def broke(self, miss: PlainMiss, error: Exception) -> None:
         """See `Asker.broke`."""
         turn = self._as_any_other()
+        turn.miss = None
         self.report_bug(turn, error)
         turn.answer = self.rim.errors.internal()
         self.send_at_once(turn, turn.answer)

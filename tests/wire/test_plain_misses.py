@@ -21,6 +21,7 @@ from cdn.upstream import connection
 from tests.gateway.gateway_kit import settled, site, tiers
 from tests.kit import Gate, NoResponse, RawClient, Reply
 from tests.kit.clock import START
+from tests.wire.rim_kit import until
 from tests.wire.test_differential import Pair, pair
 
 DATE = ("Date", format_http_date(START))
@@ -499,6 +500,26 @@ async def test_a_bug_is_told_and_is_nobody_elses(monkeypatch):
         assert answer.status == 500
         assert "ZeroDivisionError: once" in cdn.edge.events.getvalue()
         assert (await cdn.get("/a")).content == b"content"
+
+
+async def test_a_bug_counts_once_where_its_client_takes_nothing_and_goes(monkeypatch):
+    async with warm() as cdn:
+        server, told = cdn.edge.node.server, cdn.edge.events
+
+        def broken(**_):
+            for connection in server._rim.connections:
+                connection.pause_writing()
+            raise ZeroDivisionError("once")
+
+        monkeypatch.setattr(plain, "stored_plainly", broken)
+        cdn.origin.on("/a", dated())
+        requests, records = server.counters.requests, len(cdn.edge.log)
+        client = await asked(cdn)
+        await until(lambda: "ZeroDivisionError" in told.getvalue())
+        client.close()
+        await until(lambda: not server._rim.connections)
+        assert server.counters.requests == requests + 1
+        assert [record.status for record in cdn.edge.log[records:]] == [500]
 
 
 async def test_a_shield_is_told_the_same(short):
