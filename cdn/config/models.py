@@ -187,6 +187,7 @@ class _NodeConfig(_Model):
     disk: Size | None = Field(default=None, validate_default=True)
     admission: Literal["all", "reuse"] = "all"
     workers: Workers = Field(default=AUTO, validate_default=True)
+    scheduling: Literal["batch", "normal"] = "batch"
     access_log: AccessLog | None = None
     """An absolute path, or "-" for standard output; None for no log."""
 
@@ -351,7 +352,7 @@ def needs_restart(old: NodeConfig, new: NodeConfig) -> list[str]:
     """The keys whose change a reload cannot bring about, in the order of the file."""
     fixed = (
         *("role", "name", "operator", "listen", "tls.listen", "admin", "memory"),
-        *("store", "disk", "admission", "workers", "access_log"),
+        *("store", "disk", "admission", "workers", "scheduling", "access_log"),
     )
 
     def said(config: NodeConfig, key: str) -> object:
