@@ -18,6 +18,7 @@ from cdn.node.assembly import Assemble
 from cdn.node.clock import Clock
 from cdn.node.collector import settle
 from cdn.node.node import Load, Node, stderr_events
+from cdn.node.scheduling import run_in_batches
 from cdn.node.store_keeper import StoreKeeper
 from cdn.observe.access_log import AccessLogUnusable
 from cdn.observe.events import tell_why_not
@@ -69,6 +70,8 @@ async def _serve(
     try:
         await node.start()
         settle()
+        if config.scheduling == "batch":
+            run_in_batches(events)
         listening = ", ".join([*node.listening, *(f"{at} (TLS)" for at in node.tls_listening)])
         events.info(f"listening on {listening}")
         await stopping.wait()

@@ -40,7 +40,6 @@ from cdn.node.limits import raise_file_limit
 from cdn.node.node import DRAIN_LIMIT, GRACE, Load, admin_listen, stderr_events
 from cdn.node.peers import Place
 from cdn.node.process import run_node
-from cdn.node.scheduling import schedule
 from cdn.node.store_keeper import StoreKeeper
 from cdn.node.viewers_tls import make_tls
 from cdn.node.worker import GO, READY, RELOADED, STOP_WRITING, run_admin, run_worker
@@ -66,7 +65,6 @@ def run(config: NodeConfig, assemble: Assemble, load: Load) -> int:
     handover = Handover.received(os.environ)
     events = stderr_events(config.name, Clock())
     raise_file_limit(config.store is not None, events)
-    schedule(config.scheduling == "batch", handover is not None, events)
     try:
         if config.workers == 1 and handover is None:
             keeper = StoreKeeper.take(config, events, lambda _: None)

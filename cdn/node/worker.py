@@ -27,6 +27,7 @@ from cdn.node.collector import settle
 from cdn.node.node import Load, Node, stderr_events
 from cdn.node.peers import Place
 from cdn.node.process import reload_at_sighup
+from cdn.node.scheduling import run_in_batches
 from cdn.observe.access_log import AccessLogUnusable
 from cdn.observe.events import tell_why_not
 from cdn.storage.directory import StoreUnusable
@@ -79,6 +80,8 @@ def run_worker(
         try:
             await node.start()
             settle()
+            if config.scheduling == "batch":
+                run_in_batches(events)
             _tell(channel, READY)
             await heard.go.wait()
             if not stopping.is_set():
