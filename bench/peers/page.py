@@ -38,6 +38,9 @@ takes two minutes, `--workload NAME`, `--peers NAMES`, `--rounds N` and `--secon
   the time taken; all keep what they store in RAM or in files in shared memory. nginx has
   open_file_cache, sendfile and upstream keep-alive; Varnish malloc, Traffic Server its RAM cache;
   `bench/peers/contenders.py` has the configurations whole.
+- Our node has the kernel run its loop in batches by itself (`scheduling` in CONFIGURATION.md). The
+  others run as their packages have them; started under `chrt -b 0`, nginx and Traffic Server cost
+  the same in two-tier, where it tells.
 - Ours answers with Age, Via, ETag and Cache-Status, by every caching rule. The run fails unless
   its counters and its log lines agree with each other and with wrk's count (of the requests that
   are under way when wrk hangs up, wrk has counted none), unless wrk met no error, and unless the
@@ -54,7 +57,8 @@ Against Varnish and Traffic Server the target is to be ahead in every row.
 ## Figures
 
 {machine}. {versions}. The load average before the run was {load:.1f}; where it is not near
-nought, others were at work: their share is in rates and latencies, hardly in CPU per request.
+nought, others were at work: their share is in rates and latencies, and where much memory is touched
+(zipf, mix-90, misses) in CPU per request too.
 
 ![Server CPU per request](performance.svg)
 

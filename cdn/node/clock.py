@@ -14,6 +14,9 @@ from cdn.semantics.http_date import format_http_date
 TOLERANCE = 0.5
 """Seconds that the wall clock may run ahead before we follow it."""
 
+LOOK_EVERY = 0.1
+"""Seconds between two looks at the wall clock: each hit asks twice what time it is."""
+
 
 class Clock:
     """`wall` gives seconds since 1970, `monotonic` seconds that never step back."""
@@ -26,16 +29,21 @@ class Clock:
         self._wall = wall
         self._monotonic = monotonic
         self._offset = wall() - monotonic()
+        self._look_at = 0.0
         self._date = (0, "")
 
     def now(self) -> float:
         """Seconds since 1970, never less than before."""
-        now = self._monotonic() + self._offset
-        ahead = self._wall() - now
+        at = self._monotonic()
+        if at >= self._look_at:
+            self._follow(at)
+        return at + self._offset
+
+    def _follow(self, at: float) -> None:
+        self._look_at = at + LOOK_EVERY
+        ahead = self._wall() - at - self._offset
         if ahead > TOLERANCE:
             self._offset += ahead
-            now += ahead
-        return now
 
     def date(self) -> str:
         """Now as an IMF-fixdate."""

@@ -1,6 +1,6 @@
 """The one clock."""
 
-from cdn.node.clock import Clock
+from cdn.node.clock import LOOK_EVERY, Clock
 
 
 class Hands:
@@ -26,6 +26,15 @@ def test_it_follows_a_wall_clock_that_is_ahead():
     assert clock.now() == 4600
     hands.monotonic += 1
     assert clock.now() == 4601
+
+
+def test_it_looks_at_the_wall_clock_now_and_then():
+    clock, hands = clock_and_hands()
+    assert clock.now() == 1000
+    hands.wall += 3600
+    assert clock.now() == 1000
+    hands.monotonic += LOOK_EVERY
+    assert clock.now() == 4600
 
 
 def test_small_differences_are_let_be():
