@@ -9,7 +9,7 @@ import pytest
 from cdn.gateway.exchange import Answer, Outcome
 from cdn.gateway.hot import Repeats
 from cdn.gateway.services import ServiceTable
-from cdn.observe.access_log import LineFormat
+from cdn.observe.log_lines import LineFormat
 from cdn.observe.metrics import RequestCounts
 from cdn.semantics.message import Fields, Request, Response
 from cdn.semantics.ranges import ByteRange
@@ -62,7 +62,8 @@ class Desk:
 
     def __init__(self) -> None:
         self.now = NOW
-        self.records: list[tuple[list, list]] = []
+        self.hits: list[list] = []
+        self.uses: list[int] = []
         store = MemoryStore(64 << 20)
         fields = Fields((("Cache-Control", "max-age=3600"), ("ETag", '"v1"')))
         stored = make_stored_response(
@@ -80,7 +81,12 @@ class Desk:
         (found,) = store.lookup(KEY)
         repeats = Repeats("edge-a", ServiceTable(()), store, Names(), lambda: self.now, alone=True)
         self.fast = FastPath(
-            repeats, 8 << 20, store, clock=lambda: self.now, on_hits=self.take_records
+            repeats,
+            8 << 20,
+            store,
+            clock=lambda: self.now,
+            on_hits=lambda hits, _: self.hits.append(list(hits)),
+            on_uses=lambda used: self.uses.extend([served.uses for served in used]),
         )
         self.memory, self.viewer = FieldMemory(), Nobody()
         self.block = self.memory.block(HEAD[len(LINE) :])
@@ -93,9 +99,6 @@ class Desk:
         head = f"HTTP/1.1 200 OK\r\n{text}\r\n".encode()
         request = Request("GET", "http", "films.example", "/poster.jpg", self.block.fields)
         self.fast.hot.take(self.block, request, "192.0.2.1", answer, head)
-
-    def take_records(self, hits, used) -> None:
-        self.records.append((list(hits), list(used)))
 
     def answer(self) -> bool:
         block, said = self.block, self.block.said
@@ -134,9 +137,9 @@ def test_hot_answer_in_another_second(benchmark, desk):
 
 def test_part_of_a_hot_answer(benchmark, desk):
     whole = desk.fast.hot.find(desk.block, "", "GET", KEY, NOW)
-    answer = HotAnswer(
-        (b"HTTP/1.1 206 Partial Content\r\nAge: ", b"", b""), whole.served, whole.body, True
-    )
+    head = b"HTTP/1.1 206 Partial Content\r\nAge: ", b"", b""
+    asked = "GET", "http", "films.example", "/poster.jpg"
+    answer = HotAnswer(asked, 206, head, whole.member, whole.of, whole.body, ranged=True)
     assert answer.renew(NOW)
     head, pieces, served = benchmark(answer.part, (100, 199), LARGEST)
     assert head.endswith(b"\r\nContent-Range: bytes 100-199/1024\r\nContent-Length: 100\r\n\r\n")
@@ -151,10 +154,10 @@ def test_records_of_a_batch(benchmark, desk):
     for _ in range(256):
         desk.answer()
     desk.fast.settle()
-    (hits, used), lines, counts = desk.records[0], LineFormat("edge-a", "catv"), RequestCounts()
+    hits, lines, counts = desk.hits[0], LineFormat("edge-a", "catv"), RequestCounts()
 
     def told() -> int:
-        counts.count_hits(hits, used)
-        return lines.batch(hits)[1]
+        counts.time_hits(hits)
+        return lines.hits(hits).count(b"\n")
 
-    assert benchmark(told) == len(hits)
+    assert benchmark(told) == len(hits) == sum(desk.uses)

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from rich.console import Console
 from rich.text import Text
 
-from cdn.observe.access_log import LogRecord
+from cdn.observe.log_lines import LogRecord
 
 PAUSE = 0.1
 """Seconds between two looks."""

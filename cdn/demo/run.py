@@ -34,8 +34,8 @@ from cdn.demo.visit import SITE, Visit, failures, visit_all
 from cdn.node.assembly import Assemble
 from cdn.node.clock import Clock
 from cdn.node.node import Node
-from cdn.observe.access_log import LogRecord
 from cdn.observe.events import EventLog
+from cdn.observe.log_lines import LogRecord
 from cdn.storage.directory import StoreUnusable
 from cdn.wire.server import ListenFailed
 

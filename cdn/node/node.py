@@ -31,9 +31,10 @@ from cdn.node.complaints import Complaints
 from cdn.node.instruments import Instrumented, declare
 from cdn.node.peers import Peers, Place, drain_both
 from cdn.node.stores import close_store, hot_memory, open_store, store_status
-from cdn.observe.access_log import AccessLog, LogRecord, record_of
+from cdn.observe.access_log import AccessLog
 from cdn.observe.events import EventLog
 from cdn.observe.hits import Hit, Served
+from cdn.observe.log_lines import LogRecord, record_of
 from cdn.observe.metrics import Metrics, RequestCounts
 from cdn.semantics.cache_key import key_of_url
 from cdn.semantics.message import Response
@@ -124,6 +125,7 @@ class Node:
             tls.use(viewers_tls.offered(config.tls))  # it may be older than the configuration
         self._certificates = config
         self._warning: asyncio.TimerHandle | None = None
+        self._requests = RequestCounts()
         self.server = Http1Server(
             self.gateway if self._peers is None else self._peers.handler(self.gateway, clock.date),
             name=config.name,
@@ -136,7 +138,6 @@ class Node:
             # Whom a shield answers, says who asks: of that nothing is kept with a field block.
             misses=self.gateway.misses if self.gateway.trusts_nobody else None,
         )
-        self._requests = RequestCounts()
         self.declared = self._instrumented()
         token = config.admin.token if config.admin else None
         answers = config.admin is not None or place is not None
@@ -145,7 +146,14 @@ class Node:
     def _fast_path(self, clock: Clock) -> FastPath:
         store = self._store
         capacity, room = hot_memory(self.config, self._place, store)
-        return FastPath(self.gateway.repeats, capacity, room, clock=clock.now, on_hits=self._hits)
+        return FastPath(
+            self.gateway.repeats,
+            capacity,
+            room,
+            clock=clock.now,
+            on_hits=self._hits,
+            on_uses=self._requests.count_uses,
+        )
 
     def _instrumented(self) -> Metrics:
         config = self.config
@@ -357,9 +365,10 @@ class Node:
 
     # --- every finished request -----------------------------------------------------------------
 
-    def _hits(self, hits: Sequence[Hit], used: Sequence[Served]) -> None:
+    def _hits(self, hits: Sequence[Hit], misses: Sequence[Served]) -> None:
         self.server.counters.requests += len(hits)
-        self._requests.count_hits(hits, used)
+        self._requests.time_hits(hits, all_hits=not misses)
+        self._requests.count_uses(misses)
         if self._log is not None:
             self._log.extend(hits)
         if self._on_record is not None:

@@ -4,6 +4,10 @@ Strategy: what is said of an answer is the same for all who get it, but for how 
 fresh, and what a client says of itself is the same in all its requests; each is put into text once.
 What is left of a request is a tuple, which becomes a line or a `LogRecord` in batches, off the
 request's path.
+
+What is far away in memory costs a request more than to compute with it. So what is counted of an
+answer is gathered in the answer, and what is written of it is one text of its own and two that it
+shares with others.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ from dataclasses import dataclass, field
 class Served:
     """An answer; fields as in `LogRecord`, but that `member` ends where the seconds of its ttl
     follow, if any; `cache` is its `outcome`. `of` is what its giver knows it by, `uses` how often
-    it was given since it was last counted, `texts` the formatter's."""
+    it was given since that was last told, `text` and `text_end` are the formatter's."""
 
     method: str
     scheme: str
@@ -28,8 +32,9 @@ class Served:
     of: object
     cache: str = "hit"
     source: str = ""
+    text: str = field(default="", init=False)
+    text_end: tuple[str, str] = field(default=("", ""), init=False)
     uses: int = field(default=0, init=False)
-    texts: tuple[str, str, str] | None = field(default=None, init=False)
 
 
 class Said:

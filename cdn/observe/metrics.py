@@ -94,9 +94,8 @@ class RequestCounts:
         durations.buckets[bisect_left(DURATION_BOUNDS, seconds)] += 1
         durations.seconds += seconds
 
-    def count_hits(self, hits: Sequence[Hit], used: Iterable[Served]) -> None:
-        """The same of many: `used` are the answers in `hits`."""
-        others = False
+    def count_uses(self, used: Iterable[Served]) -> None:
+        """Counts answers that were given as often as they say."""
         service, cache, status, row = "", "", 0, _Row()
         for served in used:
             # Most are like the one before: to compare is cheaper than to look the row up.
@@ -107,10 +106,13 @@ class RequestCounts:
             ):
                 service, cache, status = served.service, served.cache, served.status
                 row = self._row(service, cache, status)
-                others = others or cache != "hit"
-            row.requests += served.uses
-            row.content_bytes += served.uses * served.content_bytes
-        if others:
+            uses = served.uses
+            row.requests += uses
+            row.content_bytes += uses * served.content_bytes
+
+    def time_hits(self, hits: Sequence[Hit], *, all_hits: bool = True) -> None:
+        """Counts how long requests took, which were hits, or not all of them."""
+        if not all_hits:
             for hit in hits:
                 if (cache := hit[0].cache) != "hit":
                     durations = self._duration(cache)
@@ -148,13 +150,13 @@ class RequestCounts:
             "cdn_requests_total",
             "Requests answered, by delivery service, cache outcome (the words of RFC 9211; none "
             "for the node's own answers) and status class.",
-            lambda: {_texts(key): row.requests for key, row in self._rows.items()},
+            lambda: {_texts(key): self._rows[key].requests for key in sorted(self._rows)},
             labels,
         )
         metrics.counter(
             "cdn_response_content_bytes_total",
             "Bytes of content sent downstream, without heads and transfer codings.",
-            lambda: {_texts(key): row.content_bytes for key, row in self._rows.items()},
+            lambda: {_texts(key): self._rows[key].content_bytes for key in sorted(self._rows)},
             labels,
         )
         metrics.histogram(
@@ -163,7 +165,7 @@ class RequestCounts:
             DURATION_BOUNDS,
             lambda: {
                 (cache or "none",): (durations.buckets, durations.seconds)
-                for cache, durations in self._durations.items()
+                for cache, durations in sorted(self._durations.items())
             },
             ("cache",),
         )

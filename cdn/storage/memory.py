@@ -76,9 +76,12 @@ class MemoryStore:
         self.counters = MemoryCounters(self)
         self.epochs = PurgeEpochs()
         self.on_change: Callable[[bytes], None] = lambda _: None
+        self.on_last_look: Callable[[bytes], None] = lambda _: None
+        """Called with the key of what goes next: it may be `touch`ed to stay."""
         self._reserved = 0
         self._file: MemoryFile | None = None
         self._policy: GDG[Name] = GDG(capacity)
+        self._policy.last_look = self._last_look
         self._variants: dict[bytes, tuple[MemoryObject, ...]] = {}
         self._arriving: dict[Name, MemoryObject] = {}
 
@@ -223,6 +226,9 @@ class MemoryStore:
         """Takes an object out that nothing came of."""
         if self._held(stored.response) is stored:
             self._remove(stored)
+
+    def _last_look(self, name: Name) -> None:
+        self.on_last_look(name if isinstance(name, bytes) else name[0])
 
     def _evict(self) -> None:
         policy = self._policy

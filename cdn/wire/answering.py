@@ -224,7 +224,7 @@ class Answering(Link):
         # Not the loop's time, which stands still between two turns of the loop.
         seconds = max(0.0, self.rim.clock() - turn.exchange.arrived)
         if self.rim.fast is not None:
-            self.rim.fast.settle()  # records come in the order of the answers
+            self.rim.fast.report()  # records come in the order of the answers
         self.rim.on_finished(turn.exchange, head, outcome, turn.sent, seconds, complete)
 
     def _give_up(self, turn: Turn) -> None:

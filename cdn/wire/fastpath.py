@@ -4,17 +4,20 @@ Strategy: what the full path has answered out of the store, and the gateway call
 kept as it was sent (`hot_answer`), under its primary key (`hot_responses`); a plain GET of what is
 stored and fresh has its answer made here, out of the same rules.
 
-Each answer leaves one record. Records are counted, logged and told to the store in batches, before
-anything else is counted or logged, so their order is that of the answers.
+Each answer leaves one record. Records are logged in batches, before anything else is logged, so
+their order is that of the answers. How often an answer was given is counted in it, and told to
+those who count and to the policies once in a while, or when it is asked for: most of what many
+clients get has been given many times by then, and is looked up in memory once for all of them.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from math import inf
 from typing import NamedTuple, Protocol
 
-from cdn.gateway.hot import Repeats
+from cdn.gateway.hot import Repeatable, Repeats
 from cdn.observe.hits import Hit, Said, Served
 from cdn.storage.store import Piece
 from cdn.wire.field_block import FieldBlock, Part
@@ -28,8 +31,14 @@ BATCH = 256
 PAUSE = 0.01
 """Seconds between the first record and the batch it is in."""
 
+TELL_EVERY = 1.0
+"""Seconds between an answer's first use and the telling of all it had since."""
+
 OnHits = Callable[[Sequence[Hit], Sequence[Served]], None]
-"""Takes records, and of each answer in them how often it was given (`Served.uses`)."""
+"""Takes records, and those answers in them that were no hits."""
+
+OnUses = Callable[[Sequence[Served]], None]
+"""Takes answers with how often each was given (`Served.uses`) since it was last told."""
 
 
 class Viewer(Protocol):
@@ -57,7 +66,7 @@ class Late(NamedTuple):
 
 class FastPath:
     """Hot responses, and the records of those that were given. `clock` gives seconds since 1970;
-    `on_hits` is handed the records in batches."""
+    `on_hits` is handed the records in batches, `on_uses` in time how often answers were given."""
 
     def __init__(
         self,
@@ -67,17 +76,21 @@ class FastPath:
         *,
         clock: Callable[[], float],
         on_hits: OnHits,
+        on_uses: OnUses,
     ) -> None:
-        self.hot = HotResponses(repeats, capacity, room, clock)
+        self.hot = HotResponses(repeats, capacity, room, clock, self._tell)
         self.answers = 0
         self._named = self.hot.named
         self._judge = repeats.judge
         self._clock = clock
+        self._latest = -inf
         self._on_hits = on_hits
+        self._on_uses = on_uses
         self._loop = asyncio.get_running_loop()
         self._most = {"http": MOST_SENT, "https": LARGEST}  # TLS is written from memory
         self._hits: list[Hit] = []
         self._used: list[Served] = []
+        self._telling: list[Served] = []
         self._misses: list[Served] = []
 
     def answer(
@@ -99,12 +112,11 @@ class FastPath:
                 return False
             client = way.client or client
         now = self._clock()
+        if now < self._latest:
+            self._stepped_back()
+        self._latest = now
         found = self._named(way.named + head[:end])
-        if (
-            found is None
-            or self._judge.has_rules
-            or not (found.since <= now <= found.until or found.renew(now))
-        ):
+        if found is None or self._judge.has_rules or (now > found.until and not found.renew(now)):
             found = self._look(head, end, block, way, scheme, now)
             if found is None:
                 return False
@@ -116,14 +128,18 @@ class FastPath:
     ) -> bool | Late:
         """`answer` of a request that differs from the one `asked` before in the part that is
         `wanted`, if at all."""
-        now, found = self._clock(), self._named(name)
-        if (
-            found is None
-            or self._judge.has_rules
-            or not (found.since <= now <= found.until or found.renew(now))
-        ):
+        now = self._clock()
+        if now < self._latest:
+            self._stepped_back()
+        self._latest = now
+        found = self._named(name)
+        if found is None or self._judge.has_rules or (now > found.until and not found.renew(now)):
             return False
         return self._give(found, wanted, said, viewer.client, now, scheme, viewer)
+
+    def _stepped_back(self) -> None:
+        """A node's clock never does. Heads say until when they are right, not since when."""
+        self.hot.forget_all()
 
     def _give(
         self,
@@ -135,7 +151,7 @@ class FastPath:
         scheme: str,
         viewer: Viewer,
     ) -> bool | Late:
-        served = found.served
+        served: Served = found
         if not found.apart:
             if found.rest:
                 viewer.transport.writelines((found.head, found.rest))
@@ -151,8 +167,12 @@ class FastPath:
         ended = self._clock()
         self._hits.append((served, said, client, ended, ended - now, found.ttl))
         served.uses += 1
-        if served.uses == 1 or len(self._hits) >= BATCH:
-            self._note(served)
+        if served.uses == 1:
+            self._used.append(served)
+            if len(self._used) == 1:
+                self._loop.call_later(TELL_EVERY, self._tell_in_turns)
+        if len(self._hits) == 1 or len(self._hits) >= BATCH:
+            self._report_soon()
         return True
 
     def _look(
@@ -179,26 +199,46 @@ class FastPath:
         self._hits.append((served, said, client, ended, seconds, ""))
         self._misses.append(served)
         served.uses = 1
-        self._settle_soon()
+        self._report_soon()
 
-    def _note(self, served: Served) -> None:
-        """A record of an answer that has none yet, or the last of a batch, was appended."""
-        if served.uses == 1:
-            self._used.append(served)
-        self._settle_soon()
-
-    def _settle_soon(self) -> None:
+    def _report_soon(self) -> None:
+        """The first record of a batch, or perhaps the last, was appended."""
         if len(self._hits) == 1:
-            self._loop.call_later(PAUSE, self.settle)
+            self._loop.call_later(PAUSE, self.report)
         elif len(self._hits) >= BATCH:
-            self.settle()
+            self.report()
 
-    def settle(self) -> None:
-        """Counts, logs and tells the store what has not been yet."""
-        hits, used, misses = self._hits, self._used, self._misses
+    def report(self) -> None:
+        """Hands on the records that have not been yet."""
+        hits, misses = self._hits, self._misses
         if not hits:
             return
-        self._hits, self._used, self._misses = [], [], []
+        self._hits, self._misses = [], []
         self.answers += len(hits) - len(misses)
-        self._on_hits(hits, [*used, *misses] if misses else used)
-        self.hot.touch_all(used)
+        self._on_hits(hits, misses)
+
+    def settle(self) -> None:
+        """Hands on and tells all that has not been yet."""
+        self.report()
+        used, self._used, self._telling = self._used + self._telling, [], []
+        self._tell(used)
+
+    def _tell_in_turns(self) -> None:
+        """Tells how often answers were given, between requests, which feel a batch at most."""
+        if not self._telling:
+            self._telling, self._used = self._used, []
+        told = self._telling[-BATCH:]
+        del self._telling[-BATCH:]
+        self._tell(told)
+        if self._telling:
+            self._loop.call_soon(self._tell_in_turns)
+
+    def _tell(self, used: Sequence[Served]) -> None:
+        self._on_uses(used)
+        touch = self.hot.touch
+        for served in used:
+            of, uses = served.of, served.uses
+            assert isinstance(of, Repeatable)
+            served.uses = 0
+            if uses:  # else it was told out of its turn
+                touch(of, uses)

@@ -8,7 +8,8 @@ of it, are given out of the store.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from math import inf
 
 from cdn.gateway.exchange import Answer
 from cdn.gateway.hot import Repeatable
@@ -39,12 +40,18 @@ Head = tuple[bytes, bytes, bytes]
 """What is before the figure of Age, between it and that of the ttl, and after both."""
 
 
-class HotAnswer:
-    """One answer: `head`, which is right from `since` to `until`, in the clock's seconds, while the
-    answer is fresh for `ttl` more, and `rest` behind it. Where `ranged`, the head lacks its end,
-    and a part of the content's `length` bytes follows. What is not in `head` and `rest` is sent
-    `apart`, as a `part` of `body` or, where content is over `LARGEST`, out of the store. By `name`,
-    if any, it is found at once."""
+class _EachTime(Served):
+    """What every use reads: a class of its own, so that it lies in one line or two of memory."""
+
+    __slots__ = ("apart", "head", "rest", "ttl", "until")
+
+
+class HotAnswer(_EachTime):
+    """One answer: `head`, which is right `until` then, in the clock's seconds, while the answer is
+    fresh for `ttl` more, and `rest` behind it. Where `ranged`, the head lacks its end, and a part
+    of the content's `content_bytes` follows. What is not in `head` and `rest` is sent `apart`, as
+    a `part` of `body` or, where content is over `LARGEST`, out of the store. By `name`, if any, it
+    is found at once."""
 
     __slots__ = (
         "_after",
@@ -55,38 +62,40 @@ class HotAnswer:
         "_lifetime",
         "_parts",
         "_response_time",
-        "apart",
         "body",
-        "head",
-        "length",
         "name",
-        "of",
         "ranged",
-        "rest",
-        "served",
-        "since",
-        "ttl",
-        "until",
     )
 
-    def __init__(self, head: Head, served: Served, body: bytes | None, ranged: bool) -> None:
-        """Where `body` is None, content stays in the store."""
-        assert isinstance(served.of, Repeatable)
+    of: Repeatable
+
+    def __init__(
+        self,
+        asked: tuple[str, str, str, str],
+        status: int,
+        head: Head,
+        member: str,
+        of: Repeatable,
+        body: bytes | None,
+        *,
+        ranged: bool = False,
+    ) -> None:
+        """To what was `asked`: method, scheme, authority and target. Where `body` is None, content
+        stays in the store."""
+        length = (of.response.length or 0) if body is None else len(body)
+        super().__init__(*asked, status, length, member, of.service, of)
         self.name = b""
-        self.of = of = served.of
         # Beside the answer: what is far away in memory costs more than to compute with it.
         self._initial_age, self._response_time = of.response.initial_age, of.response.response_time
         self._lifetime = of.lifetime
-        self.served = served
         self.body = b"" if body is None else body
-        self.length = served.content_bytes
         self.ranged = ranged
         self.apart = ranged or body is None
-        joins = self.length <= JOINED and not ranged
+        joins = length <= JOINED and not ranged
         self._joined = self.body if joins else b""
         self.rest = b"" if joins or ranged else self.body
         self._before, self._between, self._after = head
-        self.since, self.until = 1.0, 0.0
+        self.until = -inf
         self.ttl = 0
         self.head = b""
         self._parts: dict[int, Served] | None = None
@@ -96,7 +105,6 @@ class HotAnswer:
         cls, of: Repeatable, request: Request, answer: Answer, head: bytes, body: bytes | None
     ) -> HotAnswer:
         """As `answer` was given to `request`, with this `head`."""
-        length = len(body) if body is not None else of.response.length or 0
         status = answer.head.status
         ranged = status == 206 and b"\r\nContent-Range: bytes " in head
         if ranged:
@@ -107,19 +115,10 @@ class HotAnswer:
         line_end = head.find(b"\r\n", named)
         ttl = head.rindex(b"; ttl=", 0, None if line_end < 0 else line_end) + 6
         after = b"" if line_end < 0 else head[line_end:]
-        served = Served(
-            request.method,
-            request.scheme,
-            request.authority,
-            request.target,
-            status,
-            length,
-            head[named:ttl].decode("latin-1"),
-            of.service,
-            of,
-        )
+        asked = request.method, request.scheme, request.authority, request.target
         parts = head[:age], head[head.index(b"\r\n", age) : ttl], after
-        return cls(parts, served, body, ranged)
+        member = head[named:ttl].decode("latin-1")
+        return cls(asked, status, parts, member, of, body, ranged=ranged)
 
     def renew(self, now: float) -> bool:
         """Makes it right for `now`. False: it is not fresh any more."""
@@ -138,7 +137,6 @@ class HotAnswer:
             self._after,
             self._joined,
         )
-        self.since = now
         # No min() and max(): this is half of what a hit in a new second costs.
         aged, left = 1 - age % 1, ttl % 1
         until = now + (aged if aged < left else left) - _MARGIN
@@ -150,7 +148,7 @@ class HotAnswer:
         head, content, and what is said of it. None where the range cannot be satisfied, or not
         here."""
         # RFC 9110 §13.1.5: a range that If-Range takes back is answered with the whole.
-        (first, last), length = (self.ranged and wanted) or (0, None), self.length
+        (first, last), length = (self.ranged and wanted) or (0, None), self.content_bytes
         if first >= length:
             return None
         stop = length if last is None else min(last + 1, length)
@@ -169,7 +167,7 @@ class HotAnswer:
             if pieces is None:
                 return None
         if not self.ranged:
-            return self.head, pieces, self.served
+            return self.head, pieces, self
         told = b"\r\nContent-Range: bytes %d-%d/%d\r\nContent-Length: %d\r\n\r\n"
         head = self.head + told % (first, stop - 1, length, stop - first)
         parts = self._parts
@@ -181,16 +179,19 @@ class HotAnswer:
         """What is said of a part of so many bytes; clients mostly ask for parts of one size."""
         if len(parts) >= MOST_SIZES:
             parts.clear()
-        of = self.served  # `replace` would take longer than all the rest
-        served = parts[size] = Served(
-            of.method,
-            of.scheme,
-            of.authority,
-            of.target,
-            of.status,
+        served = parts[size] = Served(  # `replace` would take longer than all the rest
+            self.method,
+            self.scheme,
+            self.authority,
+            self.target,
+            self.status,
             size,
-            of.member,
-            of.service,
-            of.of,
+            self.member,
+            self.service,
+            self.of,
         )
         return served
+
+    def given_as(self) -> Iterable[Served]:
+        """Whose uses are its own: itself, and the parts of it."""
+        return (self, *self._parts.values()) if self._parts else (self,)

@@ -42,6 +42,8 @@ Shape = str | tuple[str | None, ...]
 class Room(Protocol):
     """Where bytes are accounted for. See `MemoryStore.reserve`."""
 
+    on_last_look: Callable[[bytes], None]
+
     def reserve(self, size: int) -> bool: ...
 
     def release(self, size: int) -> None: ...
@@ -63,7 +65,12 @@ class HotResponses:
     `shared`, it is not held twice, and what is held beside it is accounted for in `room`."""
 
     def __init__(
-        self, repeats: Repeats, capacity: int, room: Room | None, clock: Callable[[], float]
+        self,
+        repeats: Repeats,
+        capacity: int,
+        room: Room | None,
+        clock: Callable[[], float],
+        tell: Callable[[Sequence[Served]], None] = lambda _: None,
     ) -> None:
         self._repeats = repeats
         self._room = room
@@ -72,7 +79,11 @@ class HotResponses:
         self._named: dict[bytes, HotAnswer] = {}
         self.named: Callable[[bytes], HotAnswer | None] = self._named.get
         """The answer of a name: as it was made, whatever has come up since but a change of key."""
+        self._tell = tell
         self._policy: GDG[bytes] = GDG(capacity)
+        self._policy.last_look = self._last_look
+        if room is not None:
+            room.on_last_look = self._last_look
         self._changes = 0
         self._asked: set[int] = set()
         self._member = cache_status(repeats.node, ttl=0)[:-1]
@@ -129,7 +140,7 @@ class HotResponses:
             answer = found.answers.get(_shape(block, told, method, found.nominated))
         if answer is None:
             return None
-        if not answer.since <= now <= answer.until and not answer.renew(now):
+        if now > answer.until and not answer.renew(now):
             self.forget(key)
             return None
         return answer if self.holds(answer) else None
@@ -240,8 +251,7 @@ class HotResponses:
         )
         # What is found under its key is a target: `key` is as the line has it.
         target = line[4:-9].decode("latin-1")
-        served = Served("GET", scheme, authority, target, 200, length, member, of.service, of)
-        return HotAnswer(head, served, body, False)
+        return HotAnswer(("GET", scheme, authority, target), 200, head, member, of, body)
 
     def _kept(self, made: HotAnswer, shape: Shape, now: float, name: bytes) -> HotAnswer | None:
         if not made.renew(now):
@@ -312,24 +322,19 @@ class HotResponses:
         if self._room is not None:
             self._room.release(key.size)
 
+    def _last_look(self, key: bytes) -> None:
+        """Its response, or its answers, go next: what is to be told of them is told now."""
+        found = self._keys.get(key)
+        if found is not None:
+            given = [one for answer in found.answers.values() for one in answer.given_as()]
+            self._tell([served for served in given if served.uses])
+
     def touch(self, of: Repeatable, uses: int) -> None:
         """An answer was given so many times."""
         self._repeats.touch(of.stored, uses)
         entry = of.entry
         if entry is not None and entry.present:  # else it has gone since
             self._policy.use(entry, uses)
-
-    def touch_all(self, used: Sequence[Served]) -> None:
-        """Answers were given as often as they say; they say it no more."""
-        touch, use = self._repeats.touch, self._policy.use  # as `touch`, for every hit
-        for served in used:
-            of, uses = served.of, served.uses
-            served.uses = 0
-            assert isinstance(of, Repeatable)
-            touch(of.stored, uses)
-            entry = of.entry
-            if entry is not None and entry.present:
-                use(entry, uses)
 
     def forget(self, key: bytes) -> None:
         """Nothing of it is given again."""

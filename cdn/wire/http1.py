@@ -232,7 +232,7 @@ class Http1Connection(PlainAsker):
         self.linger()
         answer.outcome.client = self.client
         if self.rim.fast is not None:
-            self.rim.fast.settle()
+            self.rim.fast.report()
         self.rim.on_finished(None, answer.head, answer.outcome, len(content), seconds, True)
 
     # -- request content ---------------------------------------------------------------------

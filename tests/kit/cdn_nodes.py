@@ -22,8 +22,8 @@ from cdn.config.models import EdgeConfig, ShieldConfig
 from cdn.config.values import Context
 from cdn.node.clock import Clock
 from cdn.node.node import Node
-from cdn.observe.access_log import LogRecord
 from cdn.observe.events import EventLog
+from cdn.observe.log_lines import LogRecord
 from tests.kit.clock import ManualClock
 
 LOOPBACK = {"prefixes": ["127.0.0.0/8", "::1/128"]}

@@ -1,4 +1,4 @@
-"""The access log: its line, its batches, and what it does when the disk does not."""
+"""The access log: its batches, and what it does when the disk does not."""
 
 import asyncio
 import errno
@@ -6,163 +6,17 @@ import io
 import os
 import re
 import resource
-import string
 from collections.abc import Iterator
 from queue import SimpleQueue
 
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
 
 from cdn.observe import access_log
-from cdn.observe.access_log import (
-    BATCH,
-    BATCH_BYTES,
-    WAITING_LIMIT,
-    AccessLog,
-    AccessLogUnusable,
-    LineFormat,
-    LogRecord,
-)
+from cdn.observe.access_log import WAITING_LIMIT, AccessLog, AccessLogUnusable
 from cdn.observe.events import EventLog
 from cdn.observe.log_file import LogFile
-
-NOON = 1795348800.0  # 2026-11-22T12:00:00Z
-
-RECORD = LogRecord(
-    time=NOON + 0.75,
-    client="192.0.2.7",
-    method="GET",
-    target="/a?b=c",
-    authority="www.example.com",
-    scheme="https",
-    version=(1, 1),
-    status=200,
-    content_bytes=1024,
-    referer="https://www.example.com/",
-    user_agent="Mozilla/5.0 (TV)",
-    cache_status="edge-a; hit; ttl=295",
-    outcome="hit",
-    service="films",
-    seconds=0.000213,
-    complete=True,
-    source="",
-)
-
-LINE = re.compile(
-    r"(?P<client>[^ ]+) - - \[(?P<time>[^]]+)] "
-    r'"(?P<request>[^"]*)" (?P<status>\d+) (?P<bytes>\d+) "(?P<referer>[^"]*)" "(?P<agent>[^"]*)" '
-    r'"(?P<cache_status>[^"]*)" (?P<seconds>\d+\.\d{6}) "(?P<operator>[^"]*)" (?P<service>[^ ]+)'
-    r" (?P<complete>whole|cut)\n"
-)
-
-
-def unescaped(text: str) -> str:
-    """What the bytes were that `text` stands for."""
-    if text == "-":
-        return ""
-    return re.sub(r"\\x([0-9a-f]{2})", lambda found: chr(int(found[1], 16)), text)
-
-
-# --- the line
-
-
-def test_the_line():
-    assert LineFormat("edge-a", "Cable East").line(RECORD) == (
-        '192.0.2.7 - - [22/Nov/2026:12:00:00 +0000] "GET /a?b=c HTTP/1.1" 200 1024 '
-        '"https://www.example.com/" "Mozilla/5.0 (TV)" "edge-a; hit; ttl=295" 0.000213 '
-        '"Cable East" films whole\n'
-    )
-
-
-def test_what_was_not_sent_whole_says_so():
-    assert LineFormat("edge-a", "").line(RECORD._replace(complete=False)).endswith(" films cut\n")
-
-
-def test_a_refused_head_has_a_client_and_no_request():
-    line = LineFormat("edge-a", "").line(RECORD._replace(method="", target="", status=400))
-    assert line.startswith('192.0.2.7 - - [22/Nov/2026:12:00:00 +0000] "-" 400 ')
-
-
-def test_what_is_absent_is_a_dash():
-    bare = RECORD._replace(referer="", user_agent="", cache_status="", service="")
-    line = LineFormat("edge-a", "").line(bare)
-    assert line.endswith(' 200 1024 "-" "-" "-" 0.000213 "-" - whole\n')
-
-
-def test_only_this_nodes_member_of_cache_status_is_logged():
-    chain = 'shield-y; hit; detail="a, edge-a; b", edge-a; fwd=uri-miss; stored'
-    line = LineFormat("edge-a", "east").line(RECORD._replace(cache_status=chain))
-    assert '"edge-a; fwd=uri-miss; stored"' in line
-    assert "shield-y" not in line
-
-
-def test_time_is_the_records_own():
-    form = LineFormat("edge-a", "east")
-    times = (NOON, NOON + 0.999, NOON + 1, NOON - 1, 0.0)
-    stamps = [LINE.fullmatch(form.line(RECORD._replace(time=t)))["time"] for t in times]
-    assert stamps == [
-        "22/Nov/2026:12:00:00 +0000",
-        "22/Nov/2026:12:00:00 +0000",
-        "22/Nov/2026:12:00:01 +0000",
-        "22/Nov/2026:11:59:59 +0000",
-        "01/Jan/1970:00:00:00 +0000",
-    ]
-
-
-def test_an_operators_name_is_utf8():
-    line = LineFormat("edge-a", "横浜").line(RECORD)
-    assert r'"\xe6\xa8\xaa\xe6\xb5\x9c"' in line
-
-
-octets = st.text(st.characters(max_codepoint=0xFF)) | st.text('"\\ \n\r\t\x85x2')
-
-
-@given(octets, octets, octets, octets, octets)
-@example('" 200 0\n192.0.2.66 - - [', "\\", '\\"', "\x85\x1c\x0b\x0c", "\\x22")
-def test_no_text_forges_a_line(target, referer, agent, cache_status, service):
-    record = RECORD._replace(
-        target=target,
-        referer=referer,
-        user_agent=agent,
-        cache_status=cache_status,
-        service=service,
-        client=service,
-    )
-    line = LineFormat("edge-a", "east").line(record)
-    assert set(line[:-1]) <= set(string.printable) - set("\t\n\r\x0b\x0c")
-    assert len(line.splitlines()) == 1
-    parts = LINE.fullmatch(line)
-    assert parts is not None
-    assert unescaped(parts["request"]) == f"GET {target} HTTP/1.1"
-    for name, text in (
-        ("referer", referer),
-        ("agent", agent),
-        ("cache_status", cache_status),
-        ("service", service),
-        ("client", service),
-    ):
-        assert unescaped(parts[name]) == ("" if text == "-" else text)
-
-
-@given(st.text("a横\U0001f4fa\u2028\udc80\n"), st.text("a横\U0001f4fa\u2028\n"))
-def test_not_even_text_that_was_never_bytes(agent, operator):
-    line = LineFormat("edge-a", operator).line(RECORD._replace(user_agent=agent))
-    assert LINE.fullmatch(line)
-    assert line.isascii()
-
-
-def test_a_batch_ends_at_its_count_and_at_its_bytes():
-    form = LineFormat("edge-a", "east")
-    lines, count = form.batch([RECORD] * 1000)
-    assert count == BATCH == lines.count(b"\n")
-    hostile = RECORD._replace(user_agent='"' * 30_000)
-    lines, count = form.batch([hostile] * 1000)
-    assert count == 2 == lines.count(b"\n")
-    assert BATCH_BYTES <= len(lines) < 2 * BATCH_BYTES
-
-
-# --- the file
+from cdn.observe.log_lines import BATCH
+from tests.observe.records import NOON, RECORD, hit
 
 
 class Node:
@@ -224,6 +78,29 @@ async def test_records_are_written_in_order_and_in_batches(tmp_path):
     assert node.log.counts.records == 1000
     assert node.log.counts.writes == 4
     assert path.stat().st_mode & 0o007 == 0
+
+
+async def test_hits_and_others_keep_their_order(tmp_path, monkeypatch):
+    monkeypatch.setattr(access_log, "BATCH_BYTES", 3000)
+    path = tmp_path / "access.log"
+    node = Node(path)
+    node.numbered([1])
+    node.log.extend([hit("/2"), hit("/3")])
+    node.log.extend([hit("/4", "long" * 1000), hit("/5")])  # to be formatted in its turn
+    node.numbered([6])
+    await node.log.close()
+    assert numbers_in(path.read_bytes()) == [1, 2, 3, 4, 5, 6]
+    assert (node.log.counts.records, node.log._waiting_text) == (6, 0)
+
+
+async def test_hits_are_lost_where_there_is_no_room_for_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(access_log, "WAITING_LIMIT", 3)
+    node = Node(tmp_path / "access.log")
+    node.log.extend([hit("/1"), hit("/2")])
+    node.log.extend([hit("/3"), hit("/4")])
+    await node.log.close()
+    assert numbers_in((tmp_path / "access.log").read_bytes()) == [1, 2, 3]
+    assert (node.log.counts.records, node.log.counts.lost_records) == (3, 1)
 
 
 async def test_a_record_is_written_soon_without_close(pipe):
@@ -313,7 +190,7 @@ async def test_a_stuck_reader_costs_bounded_memory_and_never_the_order(pipe):
     extra = 1000
     for _ in range(WAITING_LIMIT + extra):
         node.log.append(RECORD)
-    assert len(node.log._waiting) == WAITING_LIMIT
+    assert node.log._waiting_records == WAITING_LIMIT
     assert node.log.counts.lost_records == extra
     assert len(node.warnings) == 1
     assert "too slowly" in node.warnings[0]

@@ -83,6 +83,24 @@ def test_a_scan_does_not_wash_out_what_is_used(policy):
     assert all(key in policy for key in range(8))
 
 
+@pytest.mark.parametrize("policy", [GDSF, GDG])
+def test_uses_told_at_the_last_look_are_in_time(policy):
+    policy, untold = policy(BUDGET), {"used": 9, "other": 0}
+    looked = []
+
+    def tell(key):
+        looked.append(key)
+        if uses := untold.pop(key, 0):
+            policy.touch(key, uses)
+
+    policy.last_look = tell
+    policy.admit("used", 10)
+    policy.admit("other", 10)
+    victims = [victim for number in range(12) for victim in policy.admit(number, 10)]
+    assert ("used" in policy, "other" in policy, untold) == (True, False, {})
+    assert set(victims) <= set(looked)  # nobody goes without
+
+
 def test_ghosts_keep_a_reputation():
     policy = GDG(BUDGET)
     policy.admit("known", 10)

@@ -192,6 +192,45 @@ async def test_a_flood_of_new_heads_leaves_what_is_hot():
         assert fast.size < 1 << 20
 
 
+async def test_uses_are_told_in_time_though_not_at_once(monkeypatch):
+    """What leaves for others is asked first: neither what is stored nor its answer goes unheard."""
+    monkeypatch.setattr(fastpath, "TELL_EVERY", 3600.0)
+    async with site(memory="8MiB") as at:
+        for name in ("/hot", "/cold"):
+            at.origin.on(name, storable(b"c" * 100_000))
+            await at.get(name)
+        async with await at.open() as client:
+            for _ in range(20):
+                await client.get("/hot", [HOST])
+        rows = at.edge.node._requests._rows
+        assert ("site", "hit", 2) not in rows
+        for number in range(160):  # twice what it holds
+            at.origin.on(f"/{number}", storable(b"c" * 100_000))
+            await at.get(f"/{number}")
+        assert at.edge.node._store.counters.evictions > 40
+        assert at.stored("/hot")
+        assert not at.stored("/cold")
+        assert rows["site", "hit", 2].requests == 20  # for the policies and for metrics at once
+        assert (
+            at.edge.node._store._policy.entry(at.stored("/hot")[0].response.primary_key).uses > 20
+        )
+
+
+async def test_uses_are_told_by_themselves(monkeypatch):
+    monkeypatch.setattr(fastpath, "TELL_EVERY", 0.0)
+    monkeypatch.setattr(fastpath, "BATCH", 2)
+    async with site() as at:
+        for number in range(5):
+            at.origin.on(f"/{number}", storable())
+            await at.get(f"/{number}")
+        async with await at.open() as client:
+            for number in (0, 1, 2, 3, 4, 4):
+                await client.get(f"/{number}", [HOST])
+        rows = at.edge.node._requests._rows
+        await until(lambda: ("site", "hit", 2) in rows and rows["site", "hit", 2].requests == 6)
+        assert rows["site", "hit", 2].content_bytes == 6 * len(b"content")
+
+
 async def test_served_only_hot_it_survives_a_turn_of_the_log(tmp_path):
     """What is told of hot answers keeps their object in the store."""
     with opened(tmp_path) as store:

@@ -107,7 +107,7 @@ def test_what_came_through_a_shield_needs_no_other_look(before, member, monkeypa
     hot, repeats, block = desk(lines, b"content")
     monkeypatch.setattr(repeats, "first", None)
     made = hot.make(block, hot.way(block, "http", ""), LINE, "http", KEY, NOW)
-    assert made.served.member == member
+    assert made.member == member
     assert made.head.endswith(b"\r\nContent-Length: 7\r\n\r\ncontent")
 
 

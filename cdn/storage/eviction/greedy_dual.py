@@ -9,6 +9,7 @@ the heap, which is mended where its lowest is looked at.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from heapq import heapify, heappop, heappush, heapreplace
 from typing import ClassVar, Generic
 
@@ -42,6 +43,8 @@ class GDSF(EvictionPolicy[K]):
 
     def __init__(self, budget: int) -> None:
         super().__init__(budget)
+        self.last_look: Callable[[K], None] | None = None
+        """Called with who goes next: what is told of its uses then is in time to save it."""
         self._entries: dict[K, Entry[K]] = {}
         # Priority when last looked at, order of entering, entry.
         self._heap: list[tuple[float, int, Entry[K]]] = []
@@ -75,10 +78,13 @@ class GDSF(EvictionPolicy[K]):
             priority, number, entry = heap[0]
             if not entry.present:
                 heappop(heap)
-            elif (risen := self._priority(entry)) > priority:
-                heapreplace(heap, (risen, number, entry))
-            else:
+                continue
+            if (risen := self._priority(entry)) <= priority and self.last_look is not None:
+                self.last_look(entry.key)
+                risen = self._priority(entry)
+            if risen <= priority:
                 break
+            heapreplace(heap, (risen, number, entry))
         heappop(heap)
         self._clock = priority
         entry.present = False
