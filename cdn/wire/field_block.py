@@ -36,6 +36,7 @@ LONGEST_OWN = 4096
 LONGEST_BLOCK = 8 * 1024
 MOST_LINES = 100
 MOST_HOSTS = 4096
+MOST_RECENT = 256
 
 _BLOCK_OVERHEAD = 2_000
 _LINE_OVERHEAD = 600
@@ -144,7 +145,8 @@ class FieldBlock:
     `narrowing`, which compares as text, and what Vary nominates, tells its answers from another's;
     `part` is the one range, first and last byte (None: to the end), that `narrowing` does not tell.
     `claims`: it says for whom it asks. `lines` gives its lines, when they are asked for; `ways` are
-    how requests with it were taken last, `forms` what a miss with it is, both by scheme.
+    how requests with it were taken last, `forms` what a miss with it is, both by scheme. `raw` is
+    what it is known by where it is remembered.
     """
 
     __slots__ = (
@@ -155,6 +157,7 @@ class FieldBlock:
         "narrowing",
         "origins",
         "part",
+        "raw",
         "repeatable",
         "said",
         "ways",
@@ -167,6 +170,7 @@ class FieldBlock:
         origins: Origins,
         like: FieldBlock | None = None,
     ) -> None:
+        self.raw = b""
         self.said = said
         self.origins = origins
         self._lines = lines
@@ -205,6 +209,9 @@ class FieldMemory:
 
     def __init__(self, budget: int = MEMORY) -> None:
         self.blocks: TwiceSeen[FieldBlock] = TwiceSeen(budget, _BLOCK_OVERHEAD)
+        self.recent: dict[int, FieldBlock] = {}
+        """The one met last of those with so many bytes: to compare costs a tenth of a look-up, for
+        which the bytes have to be copied and hashed."""
         self._lines: TwiceSeen[_Line] = TwiceSeen(budget, _LINE_OVERHEAD)
         self._origins: dict[str, Origins] = {}
 
@@ -220,8 +227,15 @@ class FieldMemory:
         if block is None:
             block = self._like_another(raw) or self._read(raw)
             if block is not None:
+                block.raw = raw
                 self.blocks.offer(raw, block)
         return block
+
+    def met(self, block: FieldBlock) -> None:
+        """A remembered block was asked for by another than the recent one of its size."""
+        if len(self.recent) >= MOST_RECENT:
+            self.recent.clear()
+        self.recent[len(block.raw)] = block
 
     def own(self, raw: bytes) -> tuple[FieldBlock, Said] | None:
         """The remembered block from which `raw` differs in a Cookie and a Referer alone, and what

@@ -98,17 +98,21 @@ class Http1Connection(PlainAsker):
         if (data == self._last or self._next_part is not None) and self._answer_named(data):
             return True
         end = data.find(b"\r\n")
-        fields = data[end + 2 :]
         # What is remembered ends where a head does.
-        block = memory.blocks.get(fields)
-        if block is None:
-            if fields.find(b"\r\n\r\n") != len(fields) - 4:
+        block = memory.recent.get(len(data) - end - 2)
+        if block is None or not data.endswith(block.raw):
+            fields = data[end + 2 :]
+            block = memory.blocks.get(fields)
+            if block is not None:
+                memory.met(block)
+            elif fields.find(b"\r\n\r\n") != len(fields) - 4:
                 return False
-            own = memory.own(fields)
-            if own is not None and self._answer_again(*own, data, end):
-                memory.blocks.see(fields)
-                return True
-            block = memory.block(fields)
+            else:
+                own = memory.own(fields)
+                if own is not None and self._answer_again(*own, data, end):
+                    memory.blocks.see(fields)
+                    return True
+                block = memory.block(fields)
         if block is None:
             return False
         answered = self._answer_again(block, block.said, data, end)

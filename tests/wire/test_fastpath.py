@@ -14,7 +14,7 @@ from cdn.semantics.message import Fields, Request, Response
 from cdn.semantics.ranges import ByteRange
 from cdn.storage.memory import MemoryStore
 from cdn.wire import fastpath
-from cdn.wire.field_block import FieldMemory
+from cdn.wire.field_block import MOST_RECENT, FieldMemory
 from cdn.wire.hot_answer import LARGEST, HotAnswer
 from cdn.wire.hot_responses import MOST_ANSWERS, HotResponses
 from tests.gateway.gateway_kit import HOST, site, storable
@@ -172,6 +172,28 @@ async def test_unsafe_requests_leave_hits_fast():
                 await ask(draw.choices(range(200), weights)[0])
             hits = at.edge.outcomes()[asked:].count("hit")
             assert (fast_answers(at) - before) / hits >= 0.95
+
+
+async def test_heads_of_one_size_are_told_apart():
+    """The one met last is compared with, not taken for granted."""
+    async with site() as at:
+        vary = ("Vary", "X-Tint")
+        at.origin.on("/a", lambda asked: storable(asked.field("x-tint").encode(), vary))
+        async with await at.open() as client:
+            for tint in ("red", "tan", "red", "red", "tan", "sky") * 4:
+                got = await client.get("/a", [HOST, ("X-Tint", tint)])
+                assert got.content == tint.encode()
+        assert fast_answers(at) == 24 - 3
+        assert len(at.edge.node.server._rim.memory.recent) == 1
+
+
+def test_of_few_sizes_the_block_met_last_is_kept():
+    memory = FieldMemory()
+    for number in range(2 * MOST_RECENT):
+        block = memory.block(b"Host: example.com\r\nX: %b\r\n\r\n" % (b"x" * number))
+        memory.met(block)
+        assert memory.recent[len(block.raw)] is block
+        assert len(memory.recent) <= MOST_RECENT
 
 
 async def test_a_flood_of_new_heads_leaves_what_is_hot():
