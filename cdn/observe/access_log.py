@@ -30,7 +30,7 @@ from cdn.observe.log_lines import (
     text_in,
 )
 
-PAUSE = 0.01
+PAUSE = 0.1
 """Seconds between the first record of a write and the write, and between two writes."""
 
 AT_ONCE = 1024

@@ -26,7 +26,7 @@ BATCH_BYTES = 131_072
 """A batch ends here too: clients who fill their heads with what must be escaped hold the loop for
 no more than three milliseconds."""
 
-WRITE_BYTES = 1 << 20
+WRITE_BYTES = 256 << 10
 """Bytes of lines in one write, about."""
 
 REMEMBERED = 256
