@@ -23,6 +23,7 @@ from cdn.storage.store import Piece
 from cdn.wire.field_block import FieldBlock, Part
 from cdn.wire.hot_answer import LARGEST, MOST_SENT, HotAnswer
 from cdn.wire.hot_responses import HotResponses, Room
+from cdn.wire.outbox import Outbox, Sender
 from cdn.wire.ways import Way
 
 BATCH = 256
@@ -41,13 +42,12 @@ OnUses = Callable[[Sequence[Served]], None]
 """Takes answers with how often each was given (`Served.uses`) since it was last told."""
 
 
-class Viewer(Protocol):
+class Viewer(Sender, Protocol):
     """Whose connection it is, at which address; `asked` is the name of its last answer, b"" where
     that holds for no next request."""
 
     client: str
     asked: bytes
-    transport: asyncio.Transport
 
     def send_apart(self, head: bytes, pieces: Sequence[Piece], size: int) -> bool:
         """Sends head and content, `size` bytes. False: not all has left yet."""
@@ -89,6 +89,8 @@ class FastPath:
         self._loop = asyncio.get_running_loop()
         self._most = {"http": MOST_SENT, "https": LARGEST}  # TLS is written from memory
         self._hits: list[Hit] = []
+        self.outbox = Outbox()
+        self._put = self.outbox.put
         self._used: list[Served] = []
         self._telling: list[Served] = []
         self._misses: list[Served] = []
@@ -153,10 +155,7 @@ class FastPath:
     ) -> bool | Late:
         served: Served = found
         if not found.apart:
-            if found.rest:
-                viewer.transport.writelines((found.head, found.rest))
-            else:
-                viewer.transport.write(found.head)
+            self._put(viewer, found.head, found.rest)
         elif (part := found.part(wanted, self._most[scheme])) is None:
             return False
         else:

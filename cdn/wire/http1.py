@@ -50,6 +50,8 @@ class Http1Connection(PlainAsker):
     # -- what the transport and the server tell ----------------------------------------------
 
     def data_received(self, data: bytes) -> None:
+        if self.outgoing is not None:
+            self.outgoing.flush()
         if (
             self.turn is None
             and self._content is None
@@ -131,6 +133,10 @@ class Http1Connection(PlainAsker):
     def _serve(self) -> None:
         """Begins every request that can be begun now, in order."""
         while not (self.turn or self._content or self.room or self.closing):
+            if self.start < len(self.buffer):
+                self.let_out()
+                if self.room is not None:
+                    break
             try:
                 raw = self._next_head()
                 if raw is None:

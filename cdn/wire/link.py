@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import cast
 
 from cdn.storage.store import FileSpan, Piece
+from cdn.wire.outbox import Outbox
 from cdn.wire.rim import Rim
 from cdn.wire.sendfile import FileSender
 
@@ -34,8 +35,8 @@ class Link(asyncio.Protocol):
     """One client's connection. `rim` is what it shares with the others of its server.
 
     What came and was not taken is in `buffer`, from `start` on. `room` is set while something
-    waits for the client; it is `closing` once nothing more is answered; since `quiet_since` (loop
-    time) nothing has happened.
+    waits for the client; it is `closing` once nothing more is answered; `outgoing` is set while it
+    has anything there; since `quiet_since` (loop time) nothing has happened.
 
     A subclass reads, and fills in `close_if_idle` and three hooks: `_has_room`, `_gone`, `_due`.
     """
@@ -51,6 +52,7 @@ class Link(asyncio.Protocol):
         self.reading = True
         self.room: asyncio.Future[None] | None = None
         self.closing = False
+        self.outgoing: Outbox | None = None
         self.quiet_since = 0.0
         self._lingered = 0
         self._files: FileSender | None = None
@@ -185,7 +187,13 @@ class Link(asyncio.Protocol):
 
     # -- the end -----------------------------------------------------------------------------
 
+    def let_out(self) -> None:
+        """Has leave what is still on its way to the transport."""
+        if self.outgoing is not None:
+            self.outgoing.flush()
+
     def close(self) -> None:
+        self.let_out()
         self.closing = True
         if not self.sends_files:
             self.transport.close()
@@ -196,6 +204,7 @@ class Link(asyncio.Protocol):
         if self.transport.is_closing() or not self.transport.can_write_eof():
             self.close()
             return
+        self.let_out()
         self.closing = True
         self.transport.write_eof()
         self.quiet_since = self.loop.time()
@@ -206,6 +215,7 @@ class Link(asyncio.Protocol):
     def break_off(self, until_close: bool) -> None:
         """Never a clean end: the client must see that its answer is not whole (RFC 9112 §8).
         `until_close`: the end of the connection would have been its end."""
+        self.let_out()
         self.closing = True
         if until_close and not self.transport.is_closing():
             # Here a FIN would be the content's end: only a reset tells (RFC 9112 §9.8).

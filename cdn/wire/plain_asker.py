@@ -52,10 +52,8 @@ class PlainAsker(Answering):
         assert turn.block is not None
         rim, size = self.rim, len(content)
         head = b"HTTP/1.1 200 OK\r\n%bContent-Length: %d\r\n\r\n" % (lines, size)
-        if content:
-            self.transport.writelines((head, content))
-        else:
-            self.transport.write(head)
+        assert rim.fast is not None
+        rim.fast.outbox.put(self, head, content)
         self.quiet_since = self.loop.time()
         like, target = miss.form.request, miss.target.decode("ascii")
         served = Served(
@@ -63,7 +61,6 @@ class PlainAsker(Answering):
             miss.form.service.name, None, Fwd.URI_MISS, miss.name,
         )  # fmt: skip
         ended = rim.clock()
-        assert rim.fast is not None
         rim.fast.note(served, turn.block.said, self.client, ended, max(0.0, ended - miss.arrived))
         if self.start < len(self.buffer):
             self._serve()
