@@ -10,9 +10,10 @@ never ends cleanly.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from cdn.gateway.exchange import Answer, ContentCutShort, Outcome
+from cdn.observe.hits import Said
 from cdn.semantics.message import Fields, Response
 from cdn.storage.store import FileSpan, Piece
 from cdn.wire.fastpath import Late
@@ -20,7 +21,7 @@ from cdn.wire.link import JOINED, Link
 from cdn.wire.request_head import RequestHead
 from cdn.wire.response_head import Framing, choose_framing, encode_head
 from cdn.wire.rim import Rim
-from cdn.wire.turn import Turn
+from cdn.wire.turn import LateTurn, Turn
 
 PIECE = 128 * 1024
 """No single write is longer than this many bytes, so that a slow client's progress shows."""
@@ -73,18 +74,26 @@ class Answering(Link):
             self._written = True
         return True
 
-    def see_off(self, late: Late, head: RequestHead) -> None:
-        """The rest of a part is waited for like that of any answer: then it is told whether all
-        has left."""
-        self.rim.counters.requests += 1
-        write, served = self.transport.write, late.served
-        turn = self.turn = Turn(head, None, self.client, late.arrived, write)
-        told = Fields((("Cache-Status", f"{served.member}{late.ttl}"),))
-        outcome = Outcome(served.service, served.cache, client=late.client)
-        size = turn.sent = served.content_bytes
-        turn.answer = Answer(Response(served.status, told), (), size, outcome)
-        turn.framing = Framing(size, False, True)
+    def see_off(self, late: Late, said: Said, read: Callable[[], RequestHead]) -> None:
+        """The rest of a hot answer is waited for like that of any other; `read` gives the head of
+        its request."""
+        self.turn = LateTurn(late, said, read)
         self._written = True
+
+    def _seen_off(self, turn: LateTurn, complete: bool) -> bool:
+        """Whether that was all: it has left whole, a hit like others."""
+        fast = self.rim.fast
+        if complete and fast is not None:
+            self.turn = None
+            self._written = False
+            self.quiet_since = self.loop.time()
+            fast.left(turn.late, turn.said)
+            return True
+        if fast is not None:
+            fast.broke_off(turn.late)
+        self.rim.counters.requests += 1
+        turn.become(self.transport.write, self.client)
+        return False
 
     def _keep(self, turn: Turn, answer: Answer, head: bytes) -> None:
         """Has an answer given again, where it is one to any connection."""
@@ -198,7 +207,7 @@ class Answering(Link):
 
     def _end(self, turn: Turn, complete: bool) -> None:
         """The answer is written, or will never be. Once per turn."""
-        if turn is not self.turn:
+        if turn is not self.turn or (isinstance(turn, LateTurn) and self._seen_off(turn, complete)):
             return
         self.turn = None
         self._written = False

@@ -161,10 +161,22 @@ class FastPath:
         else:
             begin, pieces, served = part
             if not viewer.send_apart(begin, pieces, served.content_bytes):
-                self.hot.touch(found.of, 1)
                 return Late(served, client, now, found.ttl)
+        self._given(served, said, client, now, found.ttl)
+        return True
+
+    def left(self, late: Late, said: Said) -> None:
+        """What was late has left whole; its client has `said` this of itself."""
+        self._given(late.served, said, late.client, late.arrived, late.ttl)
+
+    def broke_off(self, late: Late) -> None:
+        """What was late never will: it was asked for all the same."""
+        assert isinstance(late.served.of, Repeatable)
+        self.hot.touch(late.served.of, 1)
+
+    def _given(self, served: Served, said: Said, client: str, arrived: float, ttl: int) -> None:
         ended = self._clock()
-        self._hits.append((served, said, client, ended, ended - now, found.ttl))
+        self._hits.append((served, said, client, ended, ended - arrived, ttl))
         served.uses += 1
         if served.uses == 1:
             self._used.append(served)
@@ -172,7 +184,6 @@ class FastPath:
                 self._loop.call_later(TELL_EVERY, self._tell_in_turns)
         if len(self._hits) == 1 or len(self._hits) >= BATCH:
             self._report_soon()
-        return True
 
     def _look(
         self, head: bytes, end: int, block: FieldBlock, way: Way, scheme: str, now: float

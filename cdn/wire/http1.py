@@ -13,6 +13,7 @@ written still reaches it, an answer under way is given up.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from cdn.observe.hits import Said
 from cdn.wire.errors import RequestError
@@ -189,7 +190,7 @@ class Http1Connection(PlainAsker):
         self._last, self._said = head if len(head) <= LAST else b"", said
         self._next_part = NextPart.following(head, end) if block.part is not None else None
         if given is not True:
-            self.see_off(given, read_head(head, end, block, rim.scheme))
+            self.see_off(given, said, partial(parse_head, head, rim.scheme))
         self.quiet_since = self.loop.time()
         return True
 
@@ -205,7 +206,7 @@ class Http1Connection(PlainAsker):
         if given is False:
             return False
         if given is not True:
-            self.see_off(given, parse_head(head, rim.scheme))
+            self.see_off(given, self._said, partial(parse_head, head, rim.scheme))
         self.quiet_since = self.loop.time()
         return True
 

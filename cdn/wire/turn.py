@@ -6,9 +6,11 @@ import asyncio
 from collections.abc import Callable
 
 from cdn.gateway.asked import Asked
-from cdn.gateway.exchange import Answer, Exchange
+from cdn.gateway.exchange import Answer, Exchange, Outcome
 from cdn.gateway.plain import PlainMiss
-from cdn.semantics.message import Response
+from cdn.observe.hits import Said
+from cdn.semantics.message import Fields, Response
+from cdn.wire.fastpath import Late
 from cdn.wire.field_block import FieldBlock
 from cdn.wire.request_content import RequestContent
 from cdn.wire.request_head import RequestHead
@@ -76,6 +78,32 @@ class Turn:
         self.exchange = Exchange(
             request, client, arrived, content, head.content_length, self.interim
         )
+
+
+class LateTurn(Turn):
+    """One whose hot answer has not left whole at once. `late` is that, `said` what its client says
+    of itself, `read` gives the request's head; `become` makes it as any other."""
+
+    __slots__ = ("_read", "late", "said")
+
+    def __init__(self, late: Late, said: Said, read: Callable[[], RequestHead]) -> None:
+        self.content = None
+        self.block = None
+        self.task = None
+        self.miss = None
+        self.late = late
+        self.said = said
+        self._read = read
+
+    def become(self, write: Callable[[bytes], None], client: str) -> None:
+        """From here on by the general path: its answer may break off."""
+        late, served = self.late, self.late.served
+        super().__init__(self._read(), None, client, late.arrived, write)
+        told = Fields((("Cache-Status", f"{served.member}{late.ttl}"),))
+        outcome = Outcome(served.service, served.cache, client=late.client)
+        size = self.sent = served.content_bytes
+        self.answer = Answer(Response(served.status, told), (), size, outcome)
+        self.framing = Framing(size, False, True)
 
 
 class PlainTurn(Turn):

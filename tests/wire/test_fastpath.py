@@ -522,3 +522,24 @@ async def test_a_part_is_logged_as_whole_only_if_all_of_it_has_left():
         assert records[-1].outcome == "hit"
         assert "; hit; ttl=" in records[-1].cache_status
         assert server.counters.requests >= len(records)
+
+
+async def test_what_leaves_late_but_whole_is_a_hit_like_others():
+    content = random.Random(1).randbytes(4 << 20)
+    async with site() as at:
+        at.origin.on("/a", storable(content))
+        await hot(at)
+        server, times = at.edge.node.server, 3
+        before, asked, fast = server.counters.requests, len(at.edge.log), fast_answers(at)
+        async with await at.open() as client:
+            for _ in range(times):
+                await client.send_request("/a", [HOST])
+                await until(lambda: any(one.turn is not None for one in server._rim.connections))
+                assert (await client.read_response()).content == content
+                await until(lambda: all(one.turn is None for one in server._rim.connections))
+        records = at.edge.log[asked:]
+        assert fast_answers(at) == fast + times
+        assert server.counters.requests == before + times
+        assert [(one.complete, one.outcome, one.content_bytes) for one in records] == [
+            (True, "hit", len(content))
+        ] * times
