@@ -29,7 +29,7 @@ from cdn.wire.ways import Way
 BATCH = 256
 """Records that are dealt with at once: more would be felt by the request that waits."""
 
-PAUSE = 0.01
+PAUSE = 0.1
 """Seconds between the first record and the batch it is in."""
 
 TELL_EVERY = 1.0
