@@ -91,7 +91,7 @@ class FastPath:
         self._hits: list[Hit] = []
         self.outbox = Outbox()
         self._put = self.outbox.put
-        self._used: list[Served] = []
+        self._used: dict[Served, None] = {}  # in order, and each once
         self._telling: list[Served] = []
         self._misses: list[Served] = []
 
@@ -179,7 +179,7 @@ class FastPath:
         self._hits.append((served, said, client, ended, ended - arrived, ttl))
         served.uses += 1
         if served.uses == 1:
-            self._used.append(served)
+            self._used[served] = None
             if len(self._used) == 1:
                 self._loop.call_later(TELL_EVERY, self._tell_in_turns)
         if len(self._hits) == 1 or len(self._hits) >= BATCH:
@@ -230,13 +230,14 @@ class FastPath:
     def settle(self) -> None:
         """Hands on and tells all that has not been yet."""
         self.report()
-        used, self._used, self._telling = self._used + self._telling, [], []
-        self._tell(used)
+        used, telling, self._used, self._telling = self._used, self._telling, {}, []
+        self._tell(telling)
+        self._tell(list(used))
 
     def _tell_in_turns(self) -> None:
         """Tells how often answers were given, between requests, which feel a batch at most."""
         if not self._telling:
-            self._telling, self._used = self._used, []
+            self._telling, self._used = list(self._used), {}
         told = self._telling[-BATCH:]
         del self._telling[-BATCH:]
         self._tell(told)

@@ -238,6 +238,20 @@ async def test_uses_are_told_in_time_though_not_at_once(monkeypatch):
         )
 
 
+async def test_uses_that_were_asked_for_are_told_once(monkeypatch):
+    monkeypatch.setattr(fastpath, "TELL_EVERY", 3600.0)
+    async with site() as at:
+        at.origin.on("/a", storable())
+        await at.get()
+        async with await at.open() as client:
+            for _ in range(3):
+                await client.get("/a", [HOST])
+                at.edge.node._store.on_last_look(f"http://{HOST[1]}/a".encode())
+            await client.get("/a", [HOST])
+        at.edge.node.server.settle()
+        assert at.edge.node._requests._rows["site", "hit", 2].requests == 4
+
+
 async def test_uses_are_told_by_themselves(monkeypatch):
     monkeypatch.setattr(fastpath, "TELL_EVERY", 0.0)
     monkeypatch.setattr(fastpath, "BATCH", 2)
