@@ -60,9 +60,12 @@ _CLAIMS = frozenset({"forwarded", "surrogate-capability", "cdn-loop"})
 
 _LONGEST_NARROWING = 512
 
-_PART = re.compile(r"bytes=([0-9]{1,18})-([0-9]{0,18})")
+MOST_DIGITS = 18
+"""Of a position in content: as many bytes as nobody has."""
+
+_PART = re.compile(rf"bytes=([0-9]{{1,{MOST_DIGITS}}})-([0-9]{{0,{MOST_DIGITS}}})")
 RANGE = b"\r\nRange: bytes="
-WANTED = re.compile(rb"([0-9]{1,18})-([0-9]{0,18})(?=\r\n)")
+WANTED = re.compile(rb"([0-9]{1,%d})-([0-9]{0,%d})(?=\r\n)" % (MOST_DIGITS, MOST_DIGITS))
 _A_PART = b"0-0"
 """What stands for any one range in blocks that differ in it alone."""
 

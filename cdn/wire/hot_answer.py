@@ -39,6 +39,9 @@ _MARGIN = 1e-5
 Head = tuple[bytes, bytes, bytes]
 """What is before the figure of Age, between it and that of the ttl, and after both."""
 
+_PartSaid = tuple[Served, bytes]
+"""What is said of a part, and the end of its head, from the whole's length on."""
+
 
 class _EachTime(Served):
     """What every use reads: a class of its own, so that it lies in one line or two of memory."""
@@ -98,7 +101,7 @@ class HotAnswer(_EachTime):
         self.until = -inf
         self.ttl = 0
         self.head = b""
-        self._parts: dict[int, Served] | None = None
+        self._parts: dict[int, _PartSaid] | None = None
 
     @classmethod
     def given(
@@ -168,18 +171,17 @@ class HotAnswer(_EachTime):
                 return None
         if not self.ranged:
             return self.head, pieces, self
-        told = b"\r\nContent-Range: bytes %d-%d/%d\r\nContent-Length: %d\r\n\r\n"
-        head = self.head + told % (first, stop - 1, length, stop - first)
-        parts = self._parts
-        if parts is None:
-            parts = self._parts = {}
-        return head, pieces, parts.get(stop - first) or self._part_served(parts, stop - first)
+        parts, size = self._parts, stop - first
+        served, end = (parts and parts.get(size)) or self._of_size(size)
+        head = b"%b\r\nContent-Range: bytes %d-%d%b" % (self.head, first, stop - 1, end)
+        return head, pieces, served
 
-    def _part_served(self, parts: dict[int, Served], size: int) -> Served:
+    def _of_size(self, size: int) -> _PartSaid:
         """What is said of a part of so many bytes; clients mostly ask for parts of one size."""
-        if len(parts) >= MOST_SIZES:
-            parts.clear()
-        served = parts[size] = Served(  # `replace` would take longer than all the rest
+        parts = self._parts
+        if parts is None or len(parts) >= MOST_SIZES:
+            parts = self._parts = {}
+        served = Served(  # `replace` would take longer than all the rest
             self.method,
             self.scheme,
             self.authority,
@@ -190,8 +192,10 @@ class HotAnswer(_EachTime):
             self.service,
             self.of,
         )
-        return served
+        end = b"/%d\r\nContent-Length: %d\r\n\r\n" % (self.content_bytes, size)
+        said = parts[size] = served, end
+        return said
 
     def given_as(self) -> Iterable[Served]:
         """Whose uses are its own: itself, and the parts of it."""
-        return (self, *self._parts.values()) if self._parts else (self,)
+        return (self, *(served for served, _ in (self._parts or {}).values()))

@@ -7,17 +7,19 @@ is after; where the next one agrees with it in both, its range is all that is re
 
 from __future__ import annotations
 
-from cdn.wire.field_block import LONGEST_BLOCK, RANGE, WANTED, Part, wanted_by
+from cdn.wire.field_block import LONGEST_BLOCK, MOST_DIGITS, RANGE, WANTED, Part
 
 
 class NextPart:
     """What follows a request for a part: the same bytes `before` and `after` the range."""
 
-    __slots__ = ("after", "before")
+    __slots__ = ("_after", "_before", "_start", "_stop")
 
     def __init__(self, before: bytes, after: bytes) -> None:
-        self.before = before
-        self.after = after
+        self._before = before
+        self._after = after
+        self._start = len(before)
+        self._stop = -len(after)
 
     @classmethod
     def following(cls, head: bytes, end: int) -> NextPart | None:
@@ -31,8 +33,14 @@ class NextPart:
 
     def wanted(self, head: bytes) -> Part | None:
         """The range that `head` asks for; None where it is not such a head."""
-        before = self.before
-        found = WANTED.match(head, len(before)) if head.startswith(before) else None
-        if found is None or head[found.end() :] != self.after:
+        if not (head.startswith(self._before) and head.endswith(self._after)):
             return None
-        return wanted_by(found)
+        # As `WANTED`, in half the time: this is read once for each part.
+        begin, dash, end = head[self._start : self._stop].partition(b"-")
+        if not (dash and begin.isdigit() and len(begin) <= MOST_DIGITS and len(end) <= MOST_DIGITS):
+            return None
+        first = int(begin)
+        if not end:
+            return first, None
+        last = int(end) if end.isdigit() else -1
+        return (first, last) if first <= last else None
