@@ -52,7 +52,7 @@ def profile(workload: Workload, seconds: int, chart: Path) -> str:
             prepare(server, workload, plan)
             words = words_of(server, workload, plan, 0)
             if server.behind:
-                fill_shield(server.behind, server.url, plan, words)
+                fill_shield(server, plan, words)
             command = [sampler, "record", "--pid", str(server.processes[0].pid), "--subprocesses"]
             command += [
                 "--threads",

@@ -139,7 +139,7 @@ def words_of(server: Server, workload: Workload, plan: Plan, number: int) -> dic
 def _sample(server: Server, workload: Workload, plan: Plan, number: int, origin: Origin) -> Sample:
     words = words_of(server, workload, plan, number)
     if server.behind:
-        fill_shield(server.behind, server.url, plan, words)
+        fill_shield(server, plan, words)
     counted = _settled(server) if server.name == OURS else 0
     asked, before = origin.requests(), server.cpu()
     out = run_wrk(server.url, plan.load_core, workload.connections, plan.seconds, words)
@@ -148,6 +148,7 @@ def _sample(server: Server, workload: Workload, plan: Plan, number: int, origin:
     except Unusable as error:
         raise Unusable(f"{workload.name}, {server.name}: {error}") from None
     after = server.cpu()
+    server.most = max(server.most, load.requests)
     reached = origin.requests() - asked - 1
     if server.name == OURS:
         _counts_agree(server, counted, load, workload)
@@ -173,11 +174,18 @@ def _sample(server: Server, workload: Workload, plan: Plan, number: int, origin:
     )
 
 
-def fill_shield(shield: Server, edge: str, plan: Plan, words: dict[str, object]) -> None:
-    """Puts more of the round's new objects there than the round can ask for: as many as the pair
-    can answer when the shield has to ask the origin too, and half as many again for each second."""
-    pilot = run_wrk(edge, plan.load_core, 64, 1, {**words, "run": f"pilot-{words['run']}"})
-    count = int(parse_figures(pilot).requests * 2.5 * (plan.seconds + 1))
+def fill_shield(server: Server, plan: Plan, words: dict[str, object]) -> None:
+    """Puts more of the round's new objects into the shield of `server` than the round can ask for:
+    twice those of the busiest so far. In the first, as many as the pair can answer when the shield
+    has to ask the origin too, and half as many again for each second. (So many in each round would
+    fill a shield, which then lets new ones go.)"""
+    shield, count = server.behind, 2 * server.most
+    assert shield is not None
+    if not count:
+        pilot = run_wrk(
+            server.url, plan.load_core, 64, 1, {**words, "run": f"pilot-{words['run']}"}
+        )
+        count = int(parse_figures(pilot).requests * 2.5 * (plan.seconds + 1))
     sweep(shield.url, plan.load_core, count, {**words, "play": "each_new", "count": count})
 
 

@@ -26,12 +26,13 @@ START_LIMIT = 60.0
 @dataclass
 class Server:
     """`behind` is the shield of an edge, or what another program has in its place: its cost counts
-    too, its answers do not."""
+    too, its answers do not. `most` are the requests of its busiest round."""
 
     name: str
     place: Place
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
     behind: Server | None = None
+    most: int = 0
 
     @property
     def url(self) -> str:
