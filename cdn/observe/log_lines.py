@@ -207,9 +207,14 @@ def _took(seconds: float) -> str:
     return _SHORT[micros] if micros < len(_SHORT) else f"{seconds:.6f}"
 
 
+def is_plain(text: str) -> bool:
+    """Whether the log has it as it is; else it takes four characters for one at most."""
+    return text.isascii() and text.isprintable() and '"' not in text and "\\" not in text
+
+
 def _escaped(text: str) -> str:
     """ASCII without quotes, backslashes and controls; they and all other bytes are `\\xhh`."""
-    if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
+    if is_plain(text):
         return text
     return text.translate(_ESCAPES).encode("ascii", "backslashreplace").decode("ascii")
 

@@ -20,7 +20,7 @@ from typing import NamedTuple, Protocol
 from cdn.gateway.hot import Repeatable, Repeats
 from cdn.observe.hits import Hit, Said, Served
 from cdn.storage.store import Piece
-from cdn.wire.field_block import FieldBlock, Part
+from cdn.wire.field_block import OWN, FieldBlock, Part
 from cdn.wire.hot_answer import LARGEST, MOST_SENT, HotAnswer
 from cdn.wire.hot_responses import HotResponses, Room
 from cdn.wire.outbox import Outbox, Sender
@@ -103,9 +103,12 @@ class FastPath:
         said: Said,
         scheme: str,
         viewer: Viewer,
+        *,
+        besides: bool = False,
     ) -> bool | Late:
         """Sends the answer to a request, whose line ends at `end` and whose `block` is repeatable,
-        while its client has `said` this of itself; False where the full path has to."""
+        while its client has `said` this of itself; False where the full path has to. `besides`: the
+        request has lines of its client's own (`field_block.OWN`) that the block has not."""
         hot, client = self.hot, viewer.client
         way = block.ways.get(scheme)
         if way is None or way.standing is not None:
@@ -119,11 +122,13 @@ class FastPath:
         self._latest = now
         found = self._named(way.named + head[:end])
         if found is None or self._judge.has_rules or (now > found.until and not found.renew(now)):
-            found = self._look(head, end, block, way, scheme, now)
+            found = self._look(head, end, block, way, scheme, now, besides)
             if found is None:
                 return False
-        viewer.asked = b"" if way.standing else found.name
-        return self._give(found, block.part, said, client, now, scheme, viewer)
+        given = self._give(found, block.part, said, client, now, scheme, viewer)
+        if given is not False:  # else its last answer is still the one before
+            viewer.asked = b"" if way.standing else found.name
+        return given
 
     def answer_named(
         self, name: bytes, wanted: Part | None, said: Said, scheme: str, viewer: Viewer
@@ -186,7 +191,14 @@ class FastPath:
             self._report_soon()
 
     def _look(
-        self, head: bytes, end: int, block: FieldBlock, way: Way, scheme: str, now: float
+        self,
+        head: bytes,
+        end: int,
+        block: FieldBlock,
+        way: Way,
+        scheme: str,
+        now: float,
+        besides: bool,
     ) -> HotAnswer | None:
         """The answer to a request that has no name yet, or where the named one is to be looked at
         again."""
@@ -200,9 +212,10 @@ class FastPath:
         else:
             return None
         hot, key = self.hot, way.origin + target
-        return hot.find(block, way.told, method, key, now) or hot.make(
-            block, way, head[:end], scheme, key, now
-        )
+        found = hot.find(block, way.told, method, key, now)
+        if found is None:
+            return hot.make(block, way, head[:end], scheme, key, now, besides=besides)
+        return None if besides and not OWN.isdisjoint(found.of.nominated) else found
 
     def note(self, served: Served, said: Said, client: str, ended: float, seconds: float) -> None:
         """Takes the record of an answer that was given by another short way."""

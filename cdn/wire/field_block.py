@@ -32,9 +32,15 @@ MOST_SEEN = 65_536
 """Blocks or lines of which it is known that they were seen once."""
 
 LONGEST_LINE = 1024
+"""Bytes of a line that is remembered by itself."""
+
 LONGEST_OWN = 4096
+"""Bytes of any line in a block."""
+
 LONGEST_BLOCK = 8 * 1024
-MOST_LINES = 100
+MOST_LINES = 40
+"""In a block; browsers send half as many. Python takes more for a line than its text."""
+
 MOST_HOSTS = 4096
 MOST_RECENT = 256
 
@@ -83,6 +89,9 @@ _FORWARDED = b"\r\nForwarded: "
 _OWN = (_COOKIE, _REFERER, _FORWARDED)
 """How the lines begin that differ from request to request of one client, and tell no answer from
 another unless Vary nominates them."""
+
+OWN = frozenset({"cookie", "referer"})
+"""Fields that `FieldMemory.own` leaves out of its block."""
 
 T = TypeVar("T")
 
@@ -348,14 +357,15 @@ class FieldMemory:
         line = self._lines.recall(text)
         if line is not None:
             return line
-        if len(text) > LONGEST_LINE or not FIELD_LINE.fullmatch(text):
+        if len(text) > LONGEST_OWN or not FIELD_LINE.fullmatch(text):
             raise NotPlain
         name, _, value = text.decode("latin-1").partition(":")
         lower, value = name.lower(), value.strip(" \t")
         if lower in _NOT_PLAIN or (lower == "connection" and value.lower() != "keep-alive"):
             raise NotPlain
         line = (lower, (name, value))
-        self._lines.offer(text, line)
+        if len(text) <= LONGEST_LINE:
+            self._lines.offer(text, line)
         return line
 
 

@@ -29,7 +29,7 @@ MOST_SENT = 32 << 20
 JOINED = 4096
 """Bytes of content that are kept a second time, behind their head."""
 
-MOST_SIZES = 16
+MOST_SIZES = 4
 """Of parts, of which is remembered what is said of them."""
 
 _MARGIN = 1e-5

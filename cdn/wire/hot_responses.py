@@ -14,6 +14,7 @@ from typing import Protocol
 from cdn.gateway.exchange import Answer
 from cdn.gateway.hot import Repeatable, Repeats
 from cdn.observe.hits import Served
+from cdn.observe.log_lines import is_plain
 from cdn.semantics.delivery import OWN_FIELDS, cache_status, joined_status, via
 from cdn.semantics.message import Fields, Request
 from cdn.semantics.plain import delivered_plainly
@@ -21,7 +22,7 @@ from cdn.semantics.ranges import ByteRange
 from cdn.storage.eviction.greedy_dual import GDG
 from cdn.storage.store import SliceUnavailable
 from cdn.wire.field_block import LONGEST_REQUEST_LINE, REQUEST_LINE, FieldBlock
-from cdn.wire.hot_answer import LARGEST, Head, HotAnswer
+from cdn.wire.hot_answer import LARGEST, MOST_SIZES, Head, HotAnswer
 from cdn.wire.response_head import choose_framing, encode_head, encode_opening
 from cdn.wire.ways import Way
 
@@ -32,7 +33,11 @@ MOST_ASKED = 16_384
 """Keys of which is remembered, at 64 bytes each, that one of our own nodes has asked for them."""
 
 _OVERHEAD = 1_600
-"""Bytes of an answer besides its head and content (tests/wire/test_fastpath.py keeps it honest)."""
+"""Bytes of an answer besides its head, target and content (tests/wire/test_fastpath.py keeps it
+honest)."""
+
+_PART_OVERHEAD = 500
+"""Of what is said of the parts of one size, besides the target."""
 
 
 Shape = str | tuple[str | None, ...]
@@ -180,8 +185,11 @@ class HotResponses:
         scheme: str,
         key: bytes,
         now: float,
+        *,
+        besides: bool = False,
     ) -> HotAnswer | None:
-        """The first answer to a plain request with this line for what is stored and fresh."""
+        """The first answer to a plain request with this line for what is stored and fresh;
+        `besides` as in `FastPath.answer`."""
         if block.narrowing or not line.startswith(b"GET "):
             return None
         if len(line) > LONGEST_REQUEST_LINE:
@@ -198,6 +206,8 @@ class HotResponses:
                 return made if made.renew(now) else None
             if made is not None:
                 return self._kept(made, way.told, now, name)
+        if besides:  # its own lines may have a say in what is selected
+            return None
         whose = block if standing is None else standing
         answer = self._repeats.first(key, named, lambda: whose.fields, now, surrogate=surrogate)
         if answer is None:
@@ -311,7 +321,12 @@ class HotResponses:
                 self._named[answer.name] = answer
 
     def _size_of(self, found: _Key, made: HotAnswer) -> int:
-        size = _OVERHEAD + 2 * len(made.head)
+        # The target is in key and name, by itself, and in the texts for the log: escaped there.
+        target = made.target
+        logged = len(target) if is_plain(target) else 4 * len(target)
+        size = _OVERHEAD + 2 * len(made.head) + 3 * len(target) + logged
+        if made.ranged:
+            size += MOST_SIZES * (_PART_OVERHEAD + logged)
         if self._room is None and not any(o.body is made.body for o in found.answers.values()):
             size += len(made.body)
         return size

@@ -112,7 +112,7 @@ class Http1Connection(PlainAsker):
                 return False
             else:
                 own = memory.own(fields)
-                if own is not None and self._answer_again(*own, data, end):
+                if own is not None and self._answer_again(*own, data, end, besides=True):
                     memory.blocks.see(fields)
                     return True
                 block = memory.block(fields)
@@ -176,14 +176,16 @@ class Http1Connection(PlainAsker):
             self.arm(self._head_since + self.rim.deadlines.head)
         return None
 
-    def _answer_again(self, block: FieldBlock, said: Said, head: bytes, end: int) -> bool:
+    def _answer_again(
+        self, block: FieldBlock, said: Said, head: bytes, end: int, *, besides: bool = False
+    ) -> bool:
         """Answers a request, whose line ends at `end`, as one before it; False if that is not at
-        hand. `said` is what its client says of itself."""
+        hand. `said` is what its client says of itself, `besides` as in `FastPath.answer`."""
         rim = self.rim
         fast = rim.fast
         if fast is None or not block.repeatable:
             return False
-        given = fast.answer(head, end, block, said, rim.scheme, self)
+        given = fast.answer(head, end, block, said, rim.scheme, self, besides=besides)
         if given is False:
             return False
         # A client that polls, seeks, or fetches piece by piece asks the same again, but for a part.

@@ -51,7 +51,12 @@ class Outbox:
             sender.outgoing = None
             if sender.closing:
                 continue
-            if rest:
-                sender.transport.writelines((head, rest))
-            else:
-                sender.transport.write(head)
+            try:
+                if rest:
+                    sender.transport.writelines((head, rest))
+                else:
+                    sender.transport.write(head)
+            except Exception as error:  # a bug, whose others' answers are no part of
+                sender.transport.abort()
+                context = {"message": "bug: an answer could not be written", "exception": error}
+                self._loop.call_exception_handler(context)

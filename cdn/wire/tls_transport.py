@@ -87,6 +87,8 @@ class TlsTransport(asyncio.Protocol, asyncio.Transport):
         # A whole record is longer than its content: less than was asked for is all of it.
         size = len(data) or RECORD
         while not self._paused and not self._closing:
+            # After a record that it refuses OpenSSL writes no more, but for the alert.
+            cast(Connection, app).let_out()
             try:
                 content = self._ssl.read(size)
             except ssl.SSLWantReadError:
@@ -153,6 +155,9 @@ class TlsTransport(asyncio.Protocol, asyncio.Transport):
 
     def close_if_idle(self) -> None:
         """Draining: it may be about to ask, which its protocol will know."""
+
+    def let_out(self) -> None:
+        """Nothing is on its way during a handshake."""
 
     def _late(self) -> None:
         self._tell("timeout")

@@ -29,8 +29,10 @@ class Way:
         else:
             self.client = standing.client
             self.origin, self.told = standing.origin, _told_by(block, standing)
-        # None of the three has a line break that is not its own: see `field_block`.
-        self.named = b"%b\n%b\n" % (self.origin, self.told.encode("latin-1"))
+        # With its size, for a line that is none may hold any text: what follows cannot be taken
+        # for a part of this.
+        told = self.told.encode("latin-1")
+        self.named = b"%b\n%d\n%b\n" % (self.origin, len(told), told)
 
 
 def _told_by(block: FieldBlock, standing: Standing) -> str:

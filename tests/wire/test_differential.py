@@ -332,9 +332,13 @@ FIELDS = st.sampled_from(
         ('If-None-Match: W/"0", "x"',),
         ("If-Modified-Since: Thu, 01 Jan 2026 00:00:00 GMT",),
         ("Pragma: no-cache",),
+        ("Range: bytes=5000-",),
+        (f"Cookie: session={'1' * 2000}",),
+        ("Referer: http://site.example/a",),
     ]
 )
-TARGETS = st.sampled_from(["/plain", "/vary", "/short", "/groups", "/search?a=1", "/search?a=2"])
+PATHS = ("/plain", "/vary", "/own", "/short", "/groups", "/search")
+TARGETS = st.sampled_from([*PATHS[:-1], "/search?a=1", "/search?a=2"])
 FIELDS_OF_EDGES = st.tuples(FIELDS, st.sampled_from(CLAIMS), st.sampled_from([(), (SECRET,)])).map(
     lambda parts: sum(parts, ())
 )
@@ -363,6 +367,7 @@ class Versions:
         extra = {
             "/plain": [("Cache-Control", "max-age=60")],
             "/vary": [("Cache-Control", "max-age=60"), ("Vary", "Accept-Language")],
+            "/own": [("Cache-Control", "max-age=60"), ("Vary", "Cookie, Referer")],
             "/short": [("Cache-Control", "max-age=2, stale-while-revalidate=5")],
             "/groups": [("Cache-Control", "max-age=60"), ("Cache-Groups", '"g"')],
             "/search": [("Cache-Control", "max-age=60"), ("No-Vary-Search", 'params=("a")')],
@@ -372,7 +377,9 @@ class Versions:
         if request.method == "POST":
             groups = [("Cache-Group-Invalidation", '"g"')] if path == "/plain" else []
             return Reply(fields=groups, content=b"done")
-        content = f"{path} {self.version} {language} ".encode() + CONTENT
+        own = (request.field("cookie") or "", request.field("referer") or "")
+        said = f"{path} {self.version} {language} {own if path == '/own' else ''}"
+        content = said.encode() + CONTENT
         fields = [("ETag", f'"{self.version}"'), ("X-Version", f"{self.version}"), *extra]
         return Reply(fields=fields, content=content, honours_conditions=True, honours_ranges=True)
 
@@ -397,7 +404,7 @@ def play_at_random(steps, **keys) -> None:
     async def run() -> None:
         async with pair(**keys) as both:
             versions = Versions()
-            for path in ("/plain", "/vary", "/short", "/groups", "/search"):
+            for path in PATHS:
                 both.origin.on(path, versions)
             for step in steps:
                 match step:

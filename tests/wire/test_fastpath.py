@@ -6,16 +6,20 @@ import random
 import tracemalloc
 from urllib.parse import urlsplit
 
+import pytest
+
 from cdn.gateway.bars import BARRED
 from cdn.gateway.exchange import Answer, Outcome
 from cdn.gateway.hot import Repeatable, Repeats
 from cdn.gateway.services import ServiceTable
+from cdn.observe.hits import Said
+from cdn.observe.log_lines import LineFormat
 from cdn.semantics.message import Fields, Request, Response
 from cdn.semantics.ranges import ByteRange
 from cdn.storage.memory import MemoryStore
 from cdn.wire import fastpath
 from cdn.wire.field_block import MOST_RECENT, FieldMemory
-from cdn.wire.hot_answer import LARGEST, HotAnswer
+from cdn.wire.hot_answer import LARGEST, MOST_SIZES, HotAnswer
 from cdn.wire.hot_responses import MOST_ANSWERS, HotResponses
 from tests.gateway.gateway_kit import HOST, site, storable
 from tests.kit import Reply
@@ -319,8 +323,9 @@ def kept(
     (found,) = store.lookup(head.primary_key)
     of = repeats.made_of(head.primary_key, found, [found], 60.0, "site")
     own = (("Age", "0"), ("Via", "1.1 edge-a"), ("Cache-Status", "edge-a; hit; ttl=60"))
+    partial = asked.startswith(b"Range: ")
     answer = Answer(
-        Response(200, Fields((*head.fields.lines, *own))),
+        Response(206 if partial else 200, Fields((*head.fields.lines, *own))),
         found.ready([ByteRange(0, size)]),
         size,
         Outcome(),
@@ -331,7 +336,10 @@ def kept(
     )
     block = FieldMemory().block(asked + BLOCK)
     request = Request("GET", "http", "example.com", f"/{name}", block.fields)
-    hot.take(block, request, "192.0.2.1", answer, raw + b"Content-Length: %d\r\n\r\n" % size)
+    end = b"Content-Range: bytes 0-0/%d\r\nContent-Length: 1\r\n\r\n" % size
+    if not partial:
+        end = b"Content-Length: %d\r\n\r\n" % size
+    hot.take(block, request, "192.0.2.1", answer, raw + end)
 
 
 def made(capacity: int, most: int) -> tuple[MemoryStore, Repeats, HotResponses]:
@@ -366,6 +374,36 @@ def test_a_hot_answer_costs_no_more_than_is_accounted_for():
     finally:
         tracemalloc.stop()
     assert 0.4 * hot.size < used < 1.1 * hot.size
+
+
+@pytest.mark.parametrize("letter", ["a", '"'])
+@pytest.mark.parametrize("asked", [b"", b"Range: bytes=0-0\r\n"])
+def test_long_targets_and_their_parts_are_accounted_for(letter, asked):
+    store, repeats, hot = made(256 << 20, 64 << 20)
+
+    def fill() -> None:
+        lines = LineFormat("edge-a", "")
+        for number in range(200):
+            kept(hot, store, repeats, f"{number:05}" + letter * 6000, 1000, asked)
+        for answer in named(hot):
+            given = [answer]
+            if asked:
+                assert answer.ranged
+                given += [answer.part((0, last), LARGEST)[2] for last in range(2 * MOST_SIZES)]
+            for served in given:
+                lines.hits([(served, Said("", ""), "192.0.2.1", NOW, 0.0, 60)])
+
+    fill()
+    hot.forget_all()
+    gc.collect()
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        fill()
+        used = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert 0.3 * hot.size < used < 1.1 * hot.size
 
 
 def test_content_is_held_once():
@@ -437,6 +475,40 @@ async def test_lines_of_ones_own_are_no_part_of_what_is_looked_up():
             await at.get("/a", *own)  # they are repeated
         assert len(memory.blocks._young) == 2
         assert at.edge.log[-1].referer == "http://a/2"
+
+
+@pytest.mark.parametrize("name", ["Cookie", "Referer"])
+async def test_lines_of_ones_own_select_where_vary_says_so(name):
+    def seen(asked) -> bytes:
+        return (asked.field(name) or "").encode()
+
+    async with site() as at:
+        at.origin.on("/a", lambda asked: storable(seen(asked), ("Vary", name)))
+        at.origin.on("/b", storable(b"one"))
+        await hot(at, "/b")
+        await hot(at, "/a", (name, ""))
+        for number in range(3):
+            assert (await at.get("/a", (name, f"n{number}"))).content == b"n%d" % number
+        for _ in range(3):
+            assert (await at.get("/a")).content == b""
+            assert (await at.get("/a", (name, "n1"))).content == b"n1"
+
+
+@pytest.mark.parametrize("size", [1000, 1030, 4000, 4200, 7000])
+@pytest.mark.parametrize("name", ["Cookie", "Referer", "Forwarded"])
+async def test_lines_of_ones_own_may_be_long(name, size):
+    async with site() as at:
+        at.origin.on("/a", storable(b"one"))
+        at.origin.on("/b", storable(b"two", ("Vary", "Accept-Language")))
+        await hot(at)
+        own = (name, "for=" + "a" * size)
+        async with await at.open() as client:
+            for target, content in (("/a", b"one"), ("/b", b"two"), ("/a", b"one")):
+                assert (await client.get(target, [HOST, own])).content == content
+            got = await client.get("/a", [HOST, own], method="POST", content=b"x")
+            assert got.status == 200
+            got = await client.get("/a", [HOST, own, ("If-None-Match", '"v"')])
+            assert got.content == b"one"
 
 
 def test_what_is_being_removed_everywhere_is_not_repeated_until_it_is():

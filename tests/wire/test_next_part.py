@@ -139,3 +139,21 @@ async def test_the_same_again_is_known_by_its_bytes(monkeypatch):
             assert await get("/a", "y") == (b"one", " hit")
             await at.edge.node.purge(f"http://{HOST[1]}/a")
             assert (await get("/a", "y"))[0] == b"two"
+
+
+@pytest.mark.parametrize("between", ["bytes=2000-2001", "bytes=5-4", "bytes=-1"])
+@pytest.mark.parametrize("again", ["bytes=0-9", None])
+async def test_what_was_answered_another_way_is_not_taken_for_the_last(between, again):
+    async with site() as at:
+        at.origin.on("/a", storable(b"a" * 1000, ("ETag", '"v1"')))
+        at.origin.on("/b", storable(b"b" * 1000, ("ETag", '"v1"')))
+        fields = [HOST] if again is None else [HOST, ("Range", again)]
+        for target in ("/a", "/b"):
+            await hot(at, target)
+            await hot(at, target, ("Range", "bytes=0-9"))
+        async with await at.open() as client:
+            for _ in range(2):
+                expected = await client.get("/a", fields)
+            await client.get("/b", [HOST, ("Range", between)])
+            got = await client.get("/a", fields)
+            assert (got.status, got.content) == (expected.status, expected.content)

@@ -55,6 +55,21 @@ async def test_who_is_gone_is_written_nothing():
     assert (gone.written, here.written) == ([], [b"b"])
 
 
+async def test_one_that_cannot_be_written_to_takes_nobodys_answer_along(caplog):
+    box, broken, here = outbox.Outbox(), Line(), Line()
+    aborted, told = [], []
+    broken.write = None
+    broken.abort = lambda: aborted.append(True)
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    box.put(broken, b"a", b"")
+    box.put(here, b"b", b"")
+    box.flush()
+    assert here.written == [b"b"]
+    assert here.outgoing is broken.outgoing is None
+    assert aborted == [True]
+    assert isinstance(told[0]["exception"], TypeError)
+
+
 async def _hot(at, *targets) -> None:
     for target in targets:
         await at.get(target)

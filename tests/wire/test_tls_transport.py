@@ -74,6 +74,7 @@ class App(asyncio.Protocol):
 
     def __init__(self) -> None:
         self.heard: list[bytes | str] = []
+        self.leaving: list[bytes] = []
         self.lost = 0
         self.on_data = lambda data: None
 
@@ -83,6 +84,11 @@ class App(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self.heard.append(data)
         self.on_data(data)
+
+    def let_out(self) -> None:
+        for data in self.leaving:
+            self.transport.write(data)
+        self.leaving.clear()
 
     def eof_received(self) -> None:
         self.heard.append("eof")
@@ -253,6 +259,19 @@ async def test_a_record_that_was_changed_ends_all_with_an_alert(made, version):
     assert talk.tcp.told == ["write", "close"]
     talk.transport.connection_lost(None)
     assert (talk.app.heard, talk.app.lost) == ([b"a"], 1)
+
+
+async def test_what_was_answered_leaves_before_the_alert(made):
+    talk = Talk(made)
+    talk.app.on_data = lambda data: talk.app.leaving.append(b"answer")
+    changed = bytearray(talk.sealed(b"a", b"b"))
+    changed[-1] ^= 1
+    talk.transport.data_received(bytes(changed))
+    assert talk.tcp.told == ["write", "write", "close"]
+    talk._take()
+    assert talk.client.read(100) == b"answer"
+    with pytest.raises(ssl.SSLError, match="BAD_RECORD_MAC"):
+        talk.client.read(100)
 
 
 # -- writing
