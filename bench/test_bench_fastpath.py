@@ -42,8 +42,8 @@ class Nobody:
 
     client = "192.0.2.1"
     asked = b""
-    closing = False
-    outgoing = None
+    closing = tls = False
+    outgoing = room = None
 
     def __init__(self) -> None:
         self.transport = self

@@ -161,8 +161,7 @@ class RequestCounts:
         )
         metrics.histogram(
             "cdn_request_duration_seconds",
-            "From the whole request head received to the last byte of the response handed over, "
-            "of a hit that is given again until it is found.",
+            "From the whole request head received to the last byte of the response handed over.",
             DURATION_BOUNDS,
             lambda: {
                 (cache or "none",): (durations.buckets, durations.seconds)

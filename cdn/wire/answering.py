@@ -10,15 +10,16 @@ never ends cleanly.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 
 from cdn.gateway.exchange import Answer, ContentCutShort, Outcome
-from cdn.observe.hits import Said
+from cdn.gateway.plain import PlainMiss
 from cdn.semantics.message import Fields, Response
 from cdn.storage.store import FileSpan, Piece
-from cdn.wire.fastpath import Late
 from cdn.wire.link import JOINED, Link
-from cdn.wire.request_head import RequestHead
+from cdn.wire.outbox import Given
+from cdn.wire.request_head import RequestHead, parse_head
 from cdn.wire.response_head import Framing, choose_framing, encode_head
 from cdn.wire.rim import Rim
 from cdn.wire.turn import LateTurn, Turn
@@ -74,23 +75,29 @@ class Answering(Link):
             self._written = True
         return True
 
-    def see_off(self, late: Late, said: Said, read: Callable[[], RequestHead]) -> None:
-        """The rest of a hot answer is waited for like that of any other; `read` gives the head of
-        its request."""
-        self.turn = LateTurn(late, said, read)
+    def see_off(self, given: Given, *, begun: bool = True) -> None:
+        """See `Sender.see_off`: what is left is waited for like that of any other answer."""
+        asked = given[-1]
+        if isinstance(asked, PlainMiss):
+            read = partial(RequestHead, asked.request, None, False, True, False)
+        else:
+            read = partial(parse_head, asked, self.rim.scheme)
+        self.turn = turn = LateTurn(given, read, begun)
         self._written = True
+        if not begun:
+            self._end(turn, False)
 
     def _seen_off(self, turn: LateTurn, complete: bool) -> bool:
-        """Whether that was all: it has left whole, a hit like others."""
+        """Whether that was all: it has left whole, like others."""
         fast = self.rim.fast
         if complete and fast is not None:
             self.turn = None
             self._written = False
             self.quiet_since = self.loop.time()
-            fast.left(turn.late, turn.said)
+            fast.left((turn.given,))
             return True
         if fast is not None:
-            fast.broke_off(turn.late)
+            fast.broke_off(turn.given)
         self.rim.counters.requests += 1
         turn.become(self.transport.write, self.client)
         return False

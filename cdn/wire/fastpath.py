@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from math import inf
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from cdn.gateway.hot import Repeatable, Repeats
 from cdn.observe.hits import Hit, Said, Served
@@ -23,11 +23,11 @@ from cdn.storage.store import Piece
 from cdn.wire.field_block import OWN, FieldBlock, Part
 from cdn.wire.hot_answer import LARGEST, MOST_SENT, HotAnswer
 from cdn.wire.hot_responses import HotResponses, Room
-from cdn.wire.outbox import Outbox, Sender
+from cdn.wire.outbox import Given, Outbox, Sender
 from cdn.wire.ways import Way
 
 BATCH = 256
-"""Records that are dealt with at once: more would be felt by the request that waits."""
+"""Records, about, that are dealt with at once: more would be felt by the request that waits."""
 
 PAUSE = 0.1
 """Seconds between the first record and the batch it is in."""
@@ -52,16 +52,6 @@ class Viewer(Sender, Protocol):
     def send_apart(self, head: bytes, pieces: Sequence[Piece], size: int) -> bool:
         """Sends head and content, `size` bytes. False: not all has left yet."""
         ...
-
-
-class Late(NamedTuple):
-    """A part that has not left whole yet: its record is its connection's to make. `client` is the
-    viewer, `ttl` ends the member in `served`, `arrived` is the clock's seconds."""
-
-    served: Served
-    client: str
-    arrived: float
-    ttl: int
 
 
 class FastPath:
@@ -89,7 +79,7 @@ class FastPath:
         self._loop = asyncio.get_running_loop()
         self._most = {"http": MOST_SENT, "https": LARGEST}  # TLS is written from memory
         self._hits: list[Hit] = []
-        self.outbox = Outbox()
+        self.outbox = Outbox(self.left)
         self._put = self.outbox.put
         self._used: dict[Served, None] = {}  # in order, and each once
         self._telling: list[Served] = []
@@ -105,7 +95,7 @@ class FastPath:
         viewer: Viewer,
         *,
         besides: bool = False,
-    ) -> bool | Late:
+    ) -> bool:
         """Sends the answer to a request, whose line ends at `end` and whose `block` is repeatable,
         while its client has `said` this of itself; False where the full path has to. `besides`: the
         request has lines of its client's own (`field_block.OWN`) that the block has not."""
@@ -125,14 +115,14 @@ class FastPath:
             found = self._look(head, end, block, way, scheme, now, besides)
             if found is None:
                 return False
-        given = self._give(found, block.part, said, client, now, scheme, viewer)
-        if given is not False:  # else its last answer is still the one before
-            viewer.asked = b"" if way.standing else found.name
-        return given
+        if not self._give(found, block.part, said, client, now, scheme, viewer, head):
+            return False  # and its last answer is still the one before
+        viewer.asked = b"" if way.standing else found.name
+        return True
 
     def answer_named(
-        self, name: bytes, wanted: Part | None, said: Said, scheme: str, viewer: Viewer
-    ) -> bool | Late:
+        self, name: bytes, wanted: Part | None, said: Said, scheme: str, viewer: Viewer, head: bytes
+    ) -> bool:
         """`answer` of a request that differs from the one `asked` before in the part that is
         `wanted`, if at all."""
         now = self._clock()
@@ -142,7 +132,7 @@ class FastPath:
         found = self._named(name)
         if found is None or self._judge.has_rules or (now > found.until and not found.renew(now)):
             return False
-        return self._give(found, wanted, said, viewer.client, now, scheme, viewer)
+        return self._give(found, wanted, said, viewer.client, now, scheme, viewer, head)
 
     def _stepped_back(self) -> None:
         """A node's clock never does. Heads say until when they are right, not since when."""
@@ -157,38 +147,44 @@ class FastPath:
         now: float,
         scheme: str,
         viewer: Viewer,
-    ) -> bool | Late:
-        served: Served = found
+        head: bytes,
+    ) -> bool:
         if not found.apart:
-            self._put(viewer, found.head, found.rest)
-        elif (part := found.part(wanted, self._most[scheme])) is None:
+            self._put(viewer, found.head, found.rest, (found, said, client, now, found.ttl, head))
+            return True
+        part = found.part(wanted, self._most[scheme])
+        if part is None:
             return False
+        begin, pieces, served = part
+        given = (served, said, client, now, found.ttl, head)
+        if viewer.send_apart(begin, pieces, served.content_bytes):
+            self.left((given,))
         else:
-            begin, pieces, served = part
-            if not viewer.send_apart(begin, pieces, served.content_bytes):
-                return Late(served, client, now, found.ttl)
-        self._given(served, said, client, now, found.ttl)
+            viewer.see_off(given)
         return True
 
-    def left(self, late: Late, said: Said) -> None:
-        """What was late has left whole; its client has `said` this of itself."""
-        self._given(late.served, said, late.client, late.arrived, late.ttl)
+    def left(self, given: Sequence[Given]) -> None:
+        """They have left whole, just now."""
+        hits, ended = self._hits, self._clock()
+        if not hits:
+            self._loop.call_later(PAUSE, self.report)
+        for served, said, client, arrived, ttl, _ in given:
+            hits.append((served, said, client, ended, ended - arrived, ttl))
+            served.uses += 1
+            if ttl == "":
+                self._misses.append(served)
+            elif served.uses == 1:
+                self._used[served] = None
+                if len(self._used) == 1:
+                    self._loop.call_later(TELL_EVERY, self._tell_in_turns)
+        if len(hits) >= BATCH:
+            self.report()
 
-    def broke_off(self, late: Late) -> None:
-        """What was late never will: it was asked for all the same."""
-        assert isinstance(late.served.of, Repeatable)
-        self.hot.touch(late.served.of, 1)
-
-    def _given(self, served: Served, said: Said, client: str, arrived: float, ttl: int) -> None:
-        ended = self._clock()
-        self._hits.append((served, said, client, ended, ended - arrived, ttl))
-        served.uses += 1
-        if served.uses == 1:
-            self._used[served] = None
-            if len(self._used) == 1:
-                self._loop.call_later(TELL_EVERY, self._tell_in_turns)
-        if len(self._hits) == 1 or len(self._hits) >= BATCH:
-            self._report_soon()
+    def broke_off(self, given: Given) -> None:
+        """What was given never left whole: a hit was asked for all the same."""
+        of = given[0].of
+        if isinstance(of, Repeatable):
+            self.hot.touch(of, 1)
 
     def _look(
         self,
@@ -217,20 +213,6 @@ class FastPath:
             return hot.make(block, way, head[:end], scheme, key, now, besides=besides)
         return None if besides and not OWN.isdisjoint(found.of.nominated) else found
 
-    def note(self, served: Served, said: Said, client: str, ended: float, seconds: float) -> None:
-        """Takes the record of an answer that was given by another short way."""
-        self._hits.append((served, said, client, ended, seconds, ""))
-        self._misses.append(served)
-        served.uses = 1
-        self._report_soon()
-
-    def _report_soon(self) -> None:
-        """The first record of a batch, or perhaps the last, was appended."""
-        if len(self._hits) == 1:
-            self._loop.call_later(PAUSE, self.report)
-        elif len(self._hits) >= BATCH:
-            self.report()
-
     def report(self) -> None:
         """Hands on the records that have not been yet."""
         hits, misses = self._hits, self._misses
@@ -242,6 +224,7 @@ class FastPath:
 
     def settle(self) -> None:
         """Hands on and tells all that has not been yet."""
+        self.outbox.flush()
         self.report()
         used, telling, self._used, self._telling = self._used, self._telling, {}, []
         self._tell(telling)

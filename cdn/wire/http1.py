@@ -13,7 +13,6 @@ written still reaches it, an answer under way is given up.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 
 from cdn.observe.hits import Said
 from cdn.wire.errors import RequestError
@@ -80,7 +79,7 @@ class Http1Connection(PlainAsker):
         self._serve()
 
     def eof_received(self) -> bool:
-        if self.turn is not None:
+        if self.turn is not None and not self._written:
             self.abort()
         else:
             self.close()
@@ -185,14 +184,11 @@ class Http1Connection(PlainAsker):
         fast = rim.fast
         if fast is None or not block.repeatable:
             return False
-        given = fast.answer(head, end, block, said, rim.scheme, self, besides=besides)
-        if given is False:
+        if not fast.answer(head, end, block, said, rim.scheme, self, besides=besides):
             return False
         # A client that polls, seeks, or fetches piece by piece asks the same again, but for a part.
         self._last, self._said = head if len(head) <= LAST else b"", said
         self._next_part = NextPart.following(head, end) if block.part is not None else None
-        if given is not True:
-            self.see_off(given, said, partial(parse_head, head, rim.scheme))
         self.quiet_since = self.loop.time()
         return True
 
@@ -204,11 +200,8 @@ class Http1Connection(PlainAsker):
             if wanted is None:
                 return False
         assert rim.fast is not None
-        given = rim.fast.answer_named(self.asked, wanted, self._said, rim.scheme, self)
-        if given is False:
+        if not rim.fast.answer_named(self.asked, wanted, self._said, rim.scheme, self, head):
             return False
-        if given is not True:
-            self.see_off(given, self._said, partial(parse_head, head, rim.scheme))
         self.quiet_since = self.loop.time()
         return True
 

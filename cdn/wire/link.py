@@ -112,8 +112,9 @@ class Link(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self.room = self.loop.create_future()
-        self._unsent = 0
-        self.arm(self.loop.time() + self.rim.deadlines.stall / 4)
+        now = self.loop.time()
+        self._unsent, self._unsent_since = self.waiting, now
+        self.arm(now + self.rim.deadlines.stall / 4)
 
     def resume_writing(self) -> None:
         room, self.room = self.room, None
@@ -181,9 +182,11 @@ class Link(asyncio.Protocol):
 
     @property
     def waiting(self) -> int:
-        """Bytes that the kernel has not taken."""
+        """Bytes that the kernel has not taken; once the connection is lost, with which its
+        transport lets go of them: had not when that was last seen."""
         left = 0 if self._files is None else self._files.left
-        return self.transport.get_write_buffer_size() + left
+        left += self.transport.get_write_buffer_size()
+        return left or (0 if self.room is None else self._unsent)
 
     # -- the end -----------------------------------------------------------------------------
 

@@ -53,15 +53,14 @@ class PlainAsker(Answering):
         rim, size = self.rim, len(content)
         head = b"HTTP/1.1 200 OK\r\n%bContent-Length: %d\r\n\r\n" % (lines, size)
         assert rim.fast is not None
-        rim.fast.outbox.put(self, head, content)
         self.quiet_since = self.loop.time()
         like, target = miss.form.request, miss.target.decode("ascii")
         served = Served(
             "GET", like.scheme, like.authority, target, 200, size, cache_status,
             miss.form.service.name, None, Fwd.URI_MISS, miss.name,
         )  # fmt: skip
-        ended = rim.clock()
-        rim.fast.note(served, turn.block.said, self.client, ended, max(0.0, ended - miss.arrived))
+        given = (served, turn.block.said, self.client, miss.arrived, "", miss)
+        rim.fast.outbox.put(self, head, content, given)
         if self.start < len(self.buffer):
             self._serve()
 

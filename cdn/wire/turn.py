@@ -8,10 +8,9 @@ from collections.abc import Callable
 from cdn.gateway.asked import Asked
 from cdn.gateway.exchange import Answer, Exchange, Outcome
 from cdn.gateway.plain import PlainMiss
-from cdn.observe.hits import Said
 from cdn.semantics.message import Fields, Response
-from cdn.wire.fastpath import Late
 from cdn.wire.field_block import FieldBlock
+from cdn.wire.outbox import Given
 from cdn.wire.request_content import RequestContent
 from cdn.wire.request_head import RequestHead
 from cdn.wire.response_head import Framing, encode_interim
@@ -81,27 +80,29 @@ class Turn:
 
 
 class LateTurn(Turn):
-    """One whose hot answer has not left whole at once. `late` is that, `said` what its client says
-    of itself, `read` gives the request's head; `become` makes it as any other."""
+    """One whose answer was `given` by a short way, and has not left whole at once; `read` gives the
+    request's head. `become` makes it as any other, of whose answer nothing has left unless it has
+    `begun` to."""
 
-    __slots__ = ("_read", "late", "said")
+    __slots__ = ("_begun", "_read", "given")
 
-    def __init__(self, late: Late, said: Said, read: Callable[[], RequestHead]) -> None:
+    def __init__(self, given: Given, read: Callable[[], RequestHead], begun: bool) -> None:
         self.content = None
         self.block = None
         self.task = None
         self.miss = None
-        self.late = late
-        self.said = said
+        self.given = given
         self._read = read
+        self._begun = begun
 
     def become(self, write: Callable[[bytes], None], client: str) -> None:
         """From here on by the general path: its answer may break off."""
-        late, served = self.late, self.late.served
-        super().__init__(self._read(), None, client, late.arrived, write)
-        told = Fields((("Cache-Status", f"{served.member}{late.ttl}"),))
-        outcome = Outcome(served.service, served.cache, client=late.client)
-        size = self.sent = served.content_bytes
+        served, _, viewer, arrived, ttl, _ = self.given
+        super().__init__(self._read(), None, client, arrived, write)
+        told = Fields((("Cache-Status", f"{served.member}{ttl}"),))
+        outcome = Outcome(served.service, served.cache, source=served.source, client=viewer)
+        size = served.content_bytes
+        self.sent = size if self._begun else 0
         self.answer = Answer(Response(served.status, told), (), size, outcome)
         self.framing = Framing(size, False, True)
 

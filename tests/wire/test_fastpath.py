@@ -610,6 +610,58 @@ async def test_a_part_is_logged_as_whole_only_if_all_of_it_has_left():
         assert server.counters.requests >= len(records)
 
 
+async def stuck(at, asked: bytes) -> list:
+    """The records of a client that asks all this, reads nothing, and goes away once it is waited
+    for."""
+    before, server = len(at.edge.log), at.edge.node.server
+    url = urlsplit(at.edge.url)
+    _, writer = await asyncio.open_connection(url.hostname, url.port)
+    writer.transport.pause_reading()
+    writer.write(asked)
+    await until(lambda: any(one.room is not None for one in server._rim.connections))
+    writer.transport.abort()
+    await until(lambda: not server._rim.connections)
+    assert server.counters.requests >= len(at.edge.log) - before
+    return at.edge.log[before:]
+
+
+@pytest.mark.parametrize("lines", ["", "Range: bytes=0-\r\n"])
+async def test_a_small_one_too(lines):
+    content = random.Random(1).randbytes(100_000)
+    assert len(content) < LARGEST
+    async with site() as at:
+        at.origin.on("/a", storable(content))
+        await hot(at)
+        await hot(at, "/a", ("Range", "bytes=0-0"))
+        fast = fast_answers(at)
+        asked = f"GET /a HTTP/1.1\r\nHost: {HOST[1]}\r\n{lines}\r\n".encode()
+        records = await stuck(at, asked * 1000)
+        assert fast_answers(at) == fast + len(records) - 1
+        assert [one.complete for one in records] == [True] * (len(records) - 1) + [False]
+        assert {one.content_bytes for one in records[:-1]} == {len(content)}
+        assert 0 <= records[-1].content_bytes < len(content)
+        assert (records[-1].outcome, records[-1].status) == ("hit", 206 if lines else 200)
+
+
+async def test_a_plain_miss_too():
+    content = random.Random(1).randbytes(60_000)
+    async with site() as at:
+        most = 200
+        for number in range(most):
+            at.origin.on(f"/{number}", storable(content))
+        line = "GET /%d HTTP/1.1\r\nHost: %s\r\n\r\n"
+        asked = "".join(line % (number, HOST[1]) for number in range(most)).encode()
+        records = await stuck(at, asked)
+        assert 1 < len(records) < most
+        assert [one.complete for one in records] == [True] * (len(records) - 1) + [False]
+        assert {one.content_bytes for one in records[:-1]} == {len(content)}
+        assert 0 <= records[-1].content_bytes < len(content)
+        assert {(one.outcome, one.source, one.status) for one in records} == {
+            ("uri-miss", records[0].source, 200)
+        }
+        assert records[0].source
+
+
 async def test_what_leaves_late_but_whole_is_a_hit_like_others():
     content = random.Random(1).randbytes(4 << 20)
     async with site() as at:
