@@ -187,8 +187,10 @@ class Http1Connection(PlainAsker):
         if not fast.answer(head, end, block, said, rim.scheme, self, besides=besides):
             return False
         # A client that polls, seeks, or fetches piece by piece asks the same again, but for a part.
-        self._last, self._said = head if len(head) <= LAST else b"", said
+        self._said = said
         self._next_part = NextPart.following(head, end) if block.part is not None else None
+        known = block.part is None or self._next_part is not None
+        self._last = head if known and len(head) <= LAST else b""
         self.quiet_since = self.loop.time()
         return True
 

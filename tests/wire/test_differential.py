@@ -333,6 +333,7 @@ FIELDS = st.sampled_from(
         ("If-Modified-Since: Thu, 01 Jan 2026 00:00:00 GMT",),
         ("Pragma: no-cache",),
         ("Range: bytes=5000-",),
+        ("range: bytes=3-9",),
         (f"Cookie: session={'1' * 2000}",),
         ("Referer: http://site.example/a",),
     ]

@@ -157,3 +157,14 @@ async def test_what_was_answered_another_way_is_not_taken_for_the_last(between, 
             await client.get("/b", [HOST, ("Range", between)])
             got = await client.get("/a", fields)
             assert (got.status, got.content) == (expected.status, expected.content)
+
+
+@pytest.mark.parametrize("name", ["range", "RANGE", "Range"])
+@pytest.mark.parametrize("space", ["", "\t"])
+async def test_a_range_in_another_spelling_is_one_again(name, space):
+    async with site() as at:
+        at.origin.on("/a", storable(CONTENT, ("ETag", '"v1"')))
+        async with await at.open() as client:
+            for _ in range(5):
+                got = await client.get("/a", [HOST, (name, f"{space}bytes=1-5")])
+                assert (got.status, got.content) == (206, CONTENT[1:6])
