@@ -25,13 +25,21 @@ from cdn.upstream.errors import (
     TlsFailed,
     UpstreamError,
 )
-from cdn.upstream.exchange import Deadlines, Endpoint, UpstreamRequest, UpstreamResponse
+from cdn.upstream.exchange import (
+    Deadlines,
+    Endpoint,
+    UpstreamRequest,
+    UpstreamResponse,
+    repeatable,
+)
 from cdn.upstream.http1 import encode_head
 
 _Pool = dict[Connection, float]
 """Idle connections with when they became so, oldest first."""
 
-_IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"})  # RFC 9110 §9.2.2
+FRESH = 1.0
+"""Seconds that a connection may have been idle for a request that must not be sent again: peers
+close theirs after some seconds, perhaps just when we write."""
 
 
 class UpstreamClient:
@@ -72,7 +80,11 @@ class UpstreamClient:
         caller's."""
         head = encode_head(request)
         pool = self._pool(endpoint, request.tls_name)
-        connection = self._take_idle(pool) if begun is None else begun.connection
+        may_repeat = repeatable(request)
+        if begun is not None:
+            connection = begun.connection
+        else:
+            connection = self._take_idle(pool, self._idle_seconds if may_repeat else FRESH)
         if connection is not None:
             try:
                 if begun is not None:
@@ -80,8 +92,7 @@ class UpstreamClient:
                 return await connection.exchange(head, request, deadlines)
             except ClosedBeforeHead:
                 # RFC 9112 §9.3.1: closed while idle, and safe to ask again (RFC 9110 §9.2.2).
-                repeatable = request.content is None and request.head.method in _IDEMPOTENT
-                if connection.answer_begun or not repeatable:
+                if connection.answer_begun or not may_repeat:
                     raise
         connection = await self._connect(endpoint, request.tls_name, pool, deadlines.connect)
         return await connection.exchange(head, request, deadlines)
@@ -95,7 +106,7 @@ class UpstreamClient:
         begun: Begun,
     ) -> bool:
         """Sends `head`, a GET without content, where a kept connection is at hand."""
-        connection = self._take_idle(self._pool(endpoint, tls_name))
+        connection = self._take_idle(self._pool(endpoint, tls_name), self._idle_seconds)
         if connection is None:
             return False
         connection.begin(head, "GET", deadlines, begun)
@@ -120,12 +131,17 @@ class UpstreamClient:
             pool = self._pools[endpoint, tls_name] = _Pool()
         return pool
 
-    def _take_idle(self, pool: _Pool) -> Connection | None:
+    def _take_idle(self, pool: _Pool, most: float) -> Connection | None:
+        """The one that was idle last, for less than `most` seconds."""
         while pool:
             connection, since = pool.popitem()
-            if connection.usable() and self._clock() - since < self._idle_seconds:
-                self.counters.reused += 1
-                return connection
+            idle = self._clock() - since
+            if connection.usable() and idle < self._idle_seconds:
+                if idle < most:
+                    self.counters.reused += 1
+                    return connection
+                pool[connection] = since
+                return None
             connection.close()
         return None
 

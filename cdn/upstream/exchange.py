@@ -12,6 +12,8 @@ from typing import NamedTuple, Protocol
 from cdn.semantics.message import Request, Response
 from cdn.semantics.value import value
 
+_IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"})  # RFC 9110 §9.2.2
+
 OnInterim = Callable[[Response], None]
 """Called with each 1xx head (but 100 and 101) before the final one."""
 
@@ -83,3 +85,9 @@ class UpstreamResponse(Protocol):
     def abort(self) -> None:
         """Gives the rest up and closes the connection; nothing to do after the end. Idempotent."""
         ...
+
+
+def repeatable(request: UpstreamRequest) -> bool:
+    """Whether `request` may be sent again: content is gone once it is read, and a proxy must not
+    repeat what is not idempotent (RFC 9110 §9.2.2)."""
+    return request.content is None and request.head.method in _IDEMPOTENT

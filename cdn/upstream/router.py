@@ -14,10 +14,14 @@ from typing import Protocol
 from cdn.semantics.message import Request
 from cdn.upstream.begun import Begun
 from cdn.upstream.errors import UpstreamError
-from cdn.upstream.exchange import Deadlines, Endpoint, UpstreamRequest, UpstreamResponse
+from cdn.upstream.exchange import (
+    Deadlines,
+    Endpoint,
+    UpstreamRequest,
+    UpstreamResponse,
+    repeatable,
+)
 from cdn.upstream.health import HealthTracker
-
-_IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"})  # RFC 9110 §9.2.2
 
 
 class Router(Protocol):
@@ -168,12 +172,6 @@ class Tries:
         """The node `name` failed."""
         self.counters.failures[name] += 1
         self.health.failed(name)
-
-
-def repeatable(request: UpstreamRequest) -> bool:
-    """Whether `request` may be sent again: content is gone once it is read, and a proxy must not
-    repeat what is not idempotent (RFC 9110 §9.2.2)."""
-    return request.content is None and request.head.method in _IDEMPOTENT
 
 
 def may_retry(request: UpstreamRequest, error: UpstreamError) -> bool:

@@ -19,7 +19,13 @@ from cdn.hashing.ring import BUSY, HashRing, overloaded
 from cdn.semantics.message import FieldLine, Fields, Request, Response
 from cdn.upstream.begun import Begun
 from cdn.upstream.errors import NoUpstreamLeft, UpstreamError
-from cdn.upstream.exchange import Deadlines, Endpoint, UpstreamRequest, UpstreamResponse
+from cdn.upstream.exchange import (
+    Deadlines,
+    Endpoint,
+    UpstreamRequest,
+    UpstreamResponse,
+    repeatable,
+)
 from cdn.upstream.health import HealthTracker
 from cdn.upstream.http1 import encode_fields
 from cdn.upstream.resume import Remainder, ResumingResponse
@@ -30,7 +36,6 @@ from cdn.upstream.router import (
     Tries,
     Upward,
     may_retry,
-    repeatable,
 )
 
 SHIELD_DEADLINES = Deadlines(connect=3.0, first_byte=40.0, idle=30.0)

@@ -8,6 +8,7 @@ import subprocess
 import pytest
 
 from cdn.semantics.message import Fields
+from cdn.upstream.client import FRESH
 from cdn.upstream.errors import (
     BodyCutShort,
     ClosedBeforeHead,
@@ -151,6 +152,21 @@ async def test_an_idle_connection_grows_too_old():
         await client.get(peer)
         assert client.counters.opened == 2
         await peer.ended.reached()
+
+
+async def test_what_must_not_be_repeated_goes_where_the_last_answer_is_fresh():
+    clock = Clock()
+    async with Peer(*[OK] * 5) as peer, Client(clock, idle_seconds=60) as client:
+        await client.get(peer)
+        clock.now += FRESH
+        await client.get(peer, method="POST")
+        assert client.counters.opened == 2
+        await client.get(peer)
+        clock.now += FRESH / 2
+        await client.get(peer, method="POST")  # the newest first
+        clock.now += 2 * FRESH
+        await client.get(peer)
+        assert client.counters.opened == 2
 
 
 @on_both_loops
