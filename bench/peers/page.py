@@ -43,7 +43,7 @@ takes two minutes, `--workload NAME`, `--peers NAMES`, `--rounds N` and `--secon
   the same in two-tier, where it tells.
 - Our node runs on the Python that `make setup PYTHON=...` was given. Here that is Debian's, as the
   others are Debian's. One built without profile-guided optimisation (which pyenv does not ask for)
-  costs a miss a sixth more, hits as much.
+  costs a miss a fifth more, hits as much.
 - Ours answers with Age, Via, ETag and Cache-Status, by every caching rule. The run fails unless
   its counters and its log lines agree with each other and with wrk's count (of the requests that
   are under way when wrk hangs up, wrk has counted none), unless wrk met no error, and unless the

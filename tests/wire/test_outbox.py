@@ -176,3 +176,19 @@ async def test_an_end_in_the_same_turn_comes_after_the_answer(end):
             getattr(connection, end)()
             assert (await client.read_response()).content == b"a" * 20_000
             assert await client.read_to_close() == b""
+
+
+async def test_what_never_left_is_not_said_to_have():
+    async with site() as at:
+        at.origin.on("/a", storable(b"a" * 20_000))
+        await _hot(at, "/a")
+        before = at.edge.node.server.fast_answers
+        async with await at.open() as client:
+            await client.get("/a", [HOST])
+            (connection,) = at.edge.node.server._rim.connections
+            connection.data_received(b"GET /a HTTP/1.1\r\nHost: www.example.com\r\n\r\n")
+            connection.abort()
+            assert await client.read_to_close() == b""
+        last = at.edge.log[-1]
+        assert (last.outcome, last.complete, last.content_bytes) == ("hit", False, 0)
+        assert at.edge.node.server.fast_answers == before + 1
